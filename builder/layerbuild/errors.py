@@ -1,0 +1,151 @@
+"""The tree of errors. Everything that layerbuild raises on purpose is one of these.
+
+    LayerbuildError            exit 1
+    ├── UsageError             exit 2   the command line cannot be carried out as written
+    ├── ProjectError           exit 2   declarations are wrong; carries every problem found in the run
+    ├── LockError              exit 2   the lock is missing, damaged, or was edited by hand
+    │   └── DriftError         exit 3   the lock does not say what the declarations say
+    ├── SourceError            exit 1   where bytes come from
+    │   ├── Unreachable                 no answer, or only errors that may pass
+    │   ├── NotFound                    the server is sure that it is not there
+    │   ├── AccessDenied                a login, a token or an accepted licence is missing
+    │   └── ContentMismatch             bytes arrived, and are not what was pinned
+    ├── DestinationError       exit 1   where images go
+    │   └── LoginRequired               the registry asks for credentials, or refuses those it got
+    ├── StoreError             exit 1   this machine's cache
+    ├── NotReproducible        exit 1   a layer came out different from its receipt
+    └── Interrupted            exit 130 Ctrl-C; what is finished is kept
+
+Each error has three parts, and the command line prints them in this order: `message` (what failed,
+and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
+them may ever contain a secret: addresses go through `layerbuild.http.redact` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LayerbuildError(Exception):
+    """A failure that a person can act on.
+
+    Args:
+        message: what failed, and where; one sentence without a full stop.
+        cause: why it failed, when that is known; may be the words of a server.
+        hint: what to do about it, as an instruction.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, cause: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.cause:
+            parts.append(f"because: {self.cause}")
+        if self.hint:
+            parts.append(f"try: {self.hint}")
+        return "\n".join(parts)
+
+
+class UsageError(LayerbuildError):
+    """The command line cannot be carried out as written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong in a declaration, and where.
+
+    Attributes:
+        file: the file as the user knows it, relative to the project where possible.
+        line: 1-based line, or None where the whole file is meant.
+        key: dotted path of the key, or None.
+        message: what is wrong.
+        hint: what to do about it.
+    """
+
+    file: str
+    line: int | None = None
+    key: str | None = None
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        subject = f"{where}: {self.key}: " if self.key else f"{where}: "
+        text = subject + self.message
+        return f"{text}\n    try: {self.hint}" if self.hint else text
+
+
+class ProjectError(LayerbuildError):
+    """Declarations are wrong. All problems of a run are reported together."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        super().__init__(f"{head} in the project:\n" + "\n".join(f"  {p}" for p in self.problems))
+
+
+class LockError(LayerbuildError):
+    """The lock is missing, damaged, or was edited by hand."""
+
+    exit_code = 2
+
+
+class DriftError(LockError):
+    """The lock does not say what the declarations say."""
+
+    exit_code = 3
+
+
+class SourceError(LayerbuildError):
+    """Bytes cannot be had from where they should come from."""
+
+
+class Unreachable(SourceError):
+    """No answer, or only errors that may pass."""
+
+
+class NotFound(SourceError):
+    """The server is sure that it is not there."""
+
+
+class AccessDenied(SourceError):
+    """A login, a token or an accepted licence is missing."""
+
+
+class ContentMismatch(SourceError):
+    """Bytes arrived, and are not what was pinned."""
+
+
+class DestinationError(LayerbuildError):
+    """An image cannot be put where it should go."""
+
+
+class LoginRequired(DestinationError):
+    """The registry asks for credentials, or refuses those that it got."""
+
+
+class StoreError(LayerbuildError):
+    """This machine's cache cannot be used."""
+
+
+class NotReproducible(LayerbuildError):
+    """A layer came out different from its receipt."""
+
+
+class Interrupted(LayerbuildError):
+    """Ctrl-C. What is finished is kept."""
+
+    exit_code = 130

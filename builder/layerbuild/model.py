@@ -1,0 +1,231 @@
+"""Frozen values that every station passes on, with no behaviour beyond themselves.
+
+Sizes are bytes. Digests are lower-case: plain hex where the field says which algorithm, and
+`sha256:<hex>` (OCI image-spec 1.1, descriptor.md, "Digests") where a registry would read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+MTIME = 315619200
+"""Modification time of every entry, in Unix seconds: 1980-01-02 00:00 UTC, which ZIP archives can
+hold in every time zone."""
+
+LARGE = 16 * 1024 * 1024
+"""Bytes from which on a model file has a layer of its own."""
+
+TAR_REVISION = 1
+"""Revision of the rules by which entries become tar bytes. Part of every key."""
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON that depends on nothing but the value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def sha256_hex(data: bytes) -> str:
+    """Lower-case hex sha256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a file holds, by a name that its bytes give it.
+
+    At least one of `sha256` and `git_blob` is set. `git_blob` is the SHA-1 of `blob <size>\\0`
+    and the bytes, as git and the Hugging Face Hub name regular files. `size` is None only where
+    nobody has told it yet.
+    """
+
+    size: int | None
+    sha256: str | None = None
+    git_blob: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`sha256:<hex>` where known, else `git:<hex>`."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"git:{self.git_blob}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedFile:
+    """One file of a source, as the lock pins it.
+
+    `path` is relative to the source, `/`-separated, and has been through `paths.safe_relative`.
+    """
+
+    path: str
+    content: Content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """What a source was resolved to.
+
+    Attributes:
+        source: the URI with its revision resolved (a 40-hex commit instead of a branch).
+        files: every file that the declaration takes from the source, sorted by path. Empty for a
+            git tree, whose files stand in the listing.
+        revision: the commit, where the source has commits.
+        ref: the branch or tag that was asked for, where it was one.
+        tree: id of the git tree.
+        listing: sha256 of the git tree's listing (`sources.git.listing` says what it holds).
+        absent: names proved absent at `revision` (Hugging Face snapshots).
+    """
+
+    source: str
+    files: tuple[PinnedFile, ...] = ()
+    revision: str | None = None
+    ref: str | None = None
+    tree: str | None = None
+    listing: str | None = None
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What was learnt from a file's content. None means pending: nobody has looked yet.
+
+    Attributes:
+        size: of the whole file, in bytes.
+        git_blob: git's name for the same bytes, where it was computed.
+        safetensors: whether the file begins with a valid safetensors header.
+        header_size: bytes of that header, without the 8 that hold its length.
+        header_sha256: of those bytes.
+        metadata: canonical JSON of the header's `__metadata__`; None where it is pending or was
+            too long for the lock (then `header_sha256` names the document that holds it).
+        addnet: sha256 of everything after the header, the webui's `hashes-addnet`.
+    """
+
+    size: int
+    git_blob: str | None = None
+    safetensors: bool | None = None
+    header_size: int | None = None
+    header_sha256: str | None = None
+    metadata: str | None = None
+    addnet: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """A directory that the base has, and whose attributes a layer must repeat."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+
+
+EntryType = Literal["file", "directory", "symlink"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One path in a layer. `path` is absolute without its leading slash, e.g. `opt/weights`.
+
+    A file has either `content` (bytes that lie elsewhere) or `data` (bytes that were made here,
+    small). A symlink has `target`.
+    """
+
+    path: str
+    type: EntryType
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    content: Content | None = None
+    data: bytes | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One layer of one image, shared by every image whose instance is equal.
+
+    Attributes:
+        kind: name in `layerbuild.kinds.KINDS`.
+        revision: that kind's revision number.
+        inputs: canonical JSON of the pins, facts and target fields that the kind uses.
+        label: for people; not part of the identity.
+    """
+
+    kind: str
+    revision: int
+    inputs: str
+    label: str = field(compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """64 hex digits: sha256 over kind, revision, inputs and the tar rules' revision."""
+        identity = {
+            "kind": self.kind,
+            "revision": self.revision,
+            "tar": TAR_REVISION,
+            "inputs": json.loads(self.inputs),
+        }
+        return sha256_hex(canonical_json(identity).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A layer as a registry stores it.
+
+    `encoding` is `none`, or algorithm, level and library version: `zstd:3:1.5.7`, `gzip:6:1.2.13`.
+    """
+
+    encoding: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a key became: the diffID (digest of the tar) and the tar's size in bytes, and the blobs
+    that it is known as. The uncompressed blob follows from the first two and is never listed."""
+
+    key: str
+    diff_id: str
+    size: int
+    blobs: tuple[Blob, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """OCI image-spec 1.1, descriptor.md."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object of the specification, keys in its order."""
+        value: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        return value
+
+
+class Readable(Protocol):
+    """Bytes with a known digest and size that can be read from any offset, more than once.
+
+    `open(offset)` yields non-empty chunks from byte `offset` to the end. It raises a
+    `LayerbuildError` if the bytes cannot be had, and `ContentMismatch` if they are not what they
+    should be (checked only on a read from offset 0 to the end).
+    """
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def open(self, offset: int = 0) -> Iterator[bytes]:
+        """Chunks from `offset` on."""
