@@ -1,16 +1,18 @@
 """The one HTTP client: time-outs, retries, redirects, credentials, redaction.
 
-Sources and the registry client both speak through it. It knows nothing of either: it gives back
-answers of any status that cannot be helped by trying again, and raises `Unreachable` for the rest.
+Sources and the registry client both speak through it. It knows nothing of either: it tries again
+what can be helped by that, gives back the last answer whatever its status, and raises `Unreachable`
+where there was none.
 """
 
 from __future__ import annotations
 
 import email.utils
+import ipaddress
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -52,6 +54,16 @@ def origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     default = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (without brackets) is this machine: localhost, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Body:
@@ -104,6 +116,14 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*args, blocksize=BLOCK, **kwargs)
 
 
+class _Session(requests.Session):
+    """Leaves redirects alone. requests would parse where they lead, and read their bodies whole into
+    memory, even where it is told not to follow them."""
+
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
+        return iter(())
+
+
 def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from putting a `.netrc` password over our Authorization header."""
     return request
@@ -120,7 +140,7 @@ class Client:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
+            session = _Session()
             session.mount("https://", _Adapter())
             session.mount("http://", _Adapter())
             # A registry that sees a cookie takes us for a browser and asks for CSRF tokens (Harbor).
@@ -146,23 +166,19 @@ class Client:
             follow: follow redirects (GET and HEAD); else a redirect is given back.
 
         Raises:
-            Unreachable: no answer, or only statuses of `RETRIED`, after the last try.
-            SourceError: too many redirects, or one to something that is not HTTP.
+            Unreachable: no answer after the last try. An answer with a status of `RETRIED` is given back.
+            SourceError: not an address; too many redirects, or one to something that is not HTTP.
         """
         secret = {name.lower() for name in secret_headers}
         sent = {"Accept-Encoding": "identity", **(headers or {})}
-        first = origin(url)
+        first = _origin_or_error(url)
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._try(method, url, sent, body)
             location = response.headers.get("Location")
             if not follow or response.status_code not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = urljoin(url, location)
-            if origin(target)[0] not in ("http", "https") or (url.startswith("https:") and target.startswith("http:")):
-                raise SourceError(
-                    f"{redact(url)} redirects to {redact(target)}", cause="that is not a safe address to follow"
-                )
+            target = _redirected(url, location)
             if origin(target) != first:
                 sent = {k: v for k, v in sent.items() if k.lower() not in secret}
             url = target
@@ -186,7 +202,8 @@ class Client:
                     timeout=(policy.connect_timeout, policy.read_timeout),
                     verify=policy.verify,
                 )
-            except requests.RequestException as error:
+            # urllib3's own errors come through where a host's name cannot be one.
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 if last or not _may_pass(error):
                     raise Unreachable(
                         f"{method} {redact(url)} failed",
@@ -204,8 +221,31 @@ class Client:
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
 
+    def pause(self, attempt: int) -> None:
+        """Waits before try number `attempt` + 1 of something that this client cannot repeat by itself."""
+        self._sleep(self._backoff(attempt))
+
     def _backoff(self, attempt: int) -> float:
         return self.policy.backoff * float(2**attempt) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
+
+
+def _origin_or_error(url: str) -> tuple[str, str, int | None]:
+    try:
+        return origin(url)
+    except ValueError:
+        raise SourceError(f"{redact(url)} is not an address", hint="check its host and port") from None
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where `location` leads from `url`, if it may be followed: HTTP, and never from TLS to plain."""
+    try:
+        target = urljoin(url, location)
+        scheme, host, _ = origin(target)
+    except ValueError:
+        raise SourceError(f"{redact(url)} redirects to an address that cannot be parsed") from None
+    if not host or scheme not in ("http", "https") or (origin(url)[0] == "https" and scheme == "http"):
+        raise SourceError(f"{redact(url)} redirects to {redact(target)}", cause="that is not a safe address to follow")
+    return target
 
 
 class _NoCookies(DefaultCookiePolicy):
@@ -213,17 +253,29 @@ class _NoCookies(DefaultCookiePolicy):
         return False
 
 
-def _may_pass(error: requests.RequestException) -> bool:
+def _may_pass(error: Exception) -> bool:
     if isinstance(error, requests.exceptions.SSLError):
         return False
     return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
+
+
+_KNOWN = {
+    "InvalidURL": "the host's name cannot be one",
+    "LocationParseError": "the host's name cannot be one",
+    "ConnectTimeoutError": "no connection in time",
+    "NameResolutionError": "the host's name cannot be resolved",
+    "ReadTimeoutError": "no answer in time",
+    "TimeoutError": "no answer in time",
+}
 
 
 def describe(error: BaseException) -> str:
     """Why a request failed, in a few words and without its address (which may be signed)."""
     seen: BaseException | None = error
     text = type(error).__name__
-    while seen is not None:
+    for _ in range(16):  # a chain of exceptions may hold a loop
+        if seen is None:
+            break
         if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror
         text = type(seen).__name__ if "Error" in type(seen).__name__ else text
@@ -231,24 +283,27 @@ def describe(error: BaseException) -> str:
         if not isinstance(reason, BaseException):
             reason = next((a for a in seen.args if isinstance(a, BaseException)), None)
         seen = reason or seen.__cause__ or seen.__context__
-    known = {"NameResolutionError": "the host's name cannot be resolved", "ReadTimeoutError": "no answer in time"}
-    return known.get(text, text)
+    return _KNOWN.get(text, text)
 
 
 def retry_after(value: str | None, *, now: Callable[[], float] = time.time) -> float:
     """Seconds to wait by a `Retry-After` header (RFC 9110, 10.2.3), 0 where there is none."""
     if not value:
         return 0.0
-    if value.strip().isdigit():
+    if is_count(value.strip()):
         return float(value)
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
+    except (TypeError, ValueError, OverflowError, OSError):
         return 0.0
-    return max(0.0, moment.timestamp() - now())
 
 
-def chunks(response: requests.Response, *, limit: int | None = None) -> Iterator[bytes]:
+def is_count(value: str) -> bool:
+    """Whether `value` is a number of bytes or seconds as HTTP writes it (RFC 9110, 8.6), of sane length."""
+    return value.isascii() and value.isdigit() and len(value) <= 18
+
+
+def chunks(response: requests.Response, *, limit: int | None = None) -> Generator[bytes, None, None]:
     """The body, undecoded, in blocks; closes the response.
 
     Raises:
@@ -274,7 +329,7 @@ def chunks(response: requests.Response, *, limit: int | None = None) -> Iterator
         ) from None
     finally:
         response.close()
-    if expected is not None and expected.isdigit() and int(expected) != seen:
+    if expected is not None and is_count(expected) and int(expected) != seen:
         raise Unreachable(
             f"the download of {address} is truncated",
             cause=f"{seen} of {expected} bytes arrived",

@@ -89,6 +89,24 @@ class Pin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PinRequest:
+    """What a declaration asks of a source.
+
+    Attributes:
+        uri: the source, rendered.
+        sha256, size: what the declaration says of a single file, if anything.
+        files: names or globs of a snapshot or directory, `!` excludes; None means all.
+        absent: names to prove absent at the pinned commit (Hugging Face).
+    """
+
+    uri: str
+    sha256: str | None = None
+    size: int | None = None
+    files: tuple[str, ...] | None = None
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What was learnt from a file's content. None means pending: nobody has looked yet.
 
@@ -120,6 +138,29 @@ class Directory:
     mode: int
     uid: int
     gid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where an image wants things. A weights layer takes none of it.
+
+    Attributes:
+        root, data_dir, models_dir, embeddings_dir: the webui's directories; absolute.
+        version: the webui's release as a tuple, None where nobody says (then the newest rules hold).
+        has_webui: whether the recipe says anything about a webui.
+        directories: directories of the base whose attributes a layer that passes through them repeats.
+    """
+
+    root: str = "/stable-diffusion-webui"
+    data_dir: str = "/stable-diffusion-webui"
+    models_dir: str = "/stable-diffusion-webui/models"
+    embeddings_dir: str = "/stable-diffusion-webui/embeddings"
+    version: tuple[int, ...] | None = None
+    has_webui: bool = False
+    hf_home: str = "/opt/huggingface"
+    uid: int = 0
+    gid: int = 0
+    directories: tuple[Directory, ...] = ()
 
 
 EntryType = Literal["file", "directory", "symlink"]

@@ -1,0 +1,1 @@
+"""Carries out what a plan says: fetches, packs, pushes. The only rooms with threads."""

@@ -1,0 +1,49 @@
+"""Where bytes come from: one module per scheme, and the table that finds it.
+
+A new source is one module with a class that satisfies `base.Source`, and one line here. Modules
+are imported when their scheme is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from typing import cast
+
+from layerbuild.errors import SourceError
+from layerbuild.sources.base import Context, Request, Source, shown
+
+__all__ = ["SCHEMES", "Context", "Request", "Source", "source_for"]
+
+SCHEMES: dict[str, str] = {
+    "file": "layerbuild.sources.file:FileSource",
+    "http": "layerbuild.sources.web:WebSource",
+    "https": "layerbuild.sources.web:WebSource",
+    "hf": "layerbuild.sources.huggingface:HuggingFaceSource",
+    "git+file": "layerbuild.sources.git:GitSource",
+    "git+http": "layerbuild.sources.git:GitSource",
+    "git+https": "layerbuild.sources.git:GitSource",
+}
+"""Scheme -> `module:Class`."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def source_for(uri: str, context: Context) -> Source:
+    """The source that understands `uri`.
+
+    Raises:
+        SourceError: no source does; the hint names the schemes that there are.
+    """
+    match = _SCHEME.match(uri)
+    scheme = match[1].lower() if match else ""
+    if scheme not in SCHEMES:
+        raise SourceError(
+            f"{shown(uri)}: " + (f"there is no source for {scheme}:" if scheme else "it has no scheme"),
+            cause="known are " + ", ".join(f"{name}:" for name in SCHEMES),
+            hint="use one of them; a path on this machine is written file:PATH",
+        )
+    module, _, name = SCHEMES[scheme].partition(":")
+    factory = cast("Callable[[Context], Source]", getattr(importlib.import_module(module), name))
+    return factory(context)

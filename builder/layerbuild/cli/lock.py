@@ -1,0 +1,135 @@
+"""`layerbuild lock`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from layerbuild import locktext
+from layerbuild.cli import options
+from layerbuild.cli.display import print_json
+from layerbuild.cli.workspace import Workspace
+from layerbuild.errors import DriftError, UsageError
+from layerbuild.execute.lock import Locker, Options
+from layerbuild.locked import RELOCK, drift
+from layerbuild.lockmodel import Lock
+
+
+@click.command("lock")
+@click.option("--update", multiple=True, metavar="NAME", help="Resolve this layer (or base) anew, moving its pin.")
+@click.option("--update-all", is_flag=True, help="Resolve everything anew.")
+@click.option("--check", "check_only", is_flag=True, help="Change nothing; exit 3 if the lock has drifted.")
+@click.option("--offline", is_flag=True, help="Open no connection: only what is pinned, or pins itself.")
+@click.option("--keep-going", is_flag=True, help="Name what cannot be reached under 'unlocked', and lock the rest.")
+@click.option("--repack", multiple=True, metavar="NAME", help="Forget the compressed blobs of this layer.")
+@options.insecure
+@options.as_json
+@click.pass_obj
+def command(obj: dict[str, Any], /, **arguments: Any) -> None:
+    """Pin every source of the project in lockfile.yaml.
+
+    Digests come from the Hub, from git, or from the declaration; no weights are downloaded. Where nobody
+    publishes a digest, lock says so, fetches the file once and records what came. A declaration that has
+    not changed keeps its pin.
+    """
+    workspace = Workspace(obj, insecure=arguments["insecure"], offline=arguments["offline"])
+    if arguments["check_only"]:
+        _check(workspace, json_output=arguments["json_output"])
+        return
+    _known_names(workspace, (*arguments["update"], *arguments["repack"]))
+    with workspace.writing():
+        old = workspace.lock_or_none()
+        new = _locker(workspace, old or Lock(), arguments).run()
+        new = _without_blobs(new, frozenset(arguments["repack"]))
+        changed = locktext.write(workspace.project.lockfile, new)
+    _report(workspace, old, new, changed=changed, json_output=arguments["json_output"])
+
+
+def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locker:
+    return Locker(
+        images=workspace.images,
+        old=old,
+        store=workspace.store,
+        context=workspace.context,
+        progress=workspace.progress,
+        resolve_base=workspace.resolve_base,
+        inspect_base=workspace.inspect_base,
+        options=Options(
+            update=frozenset(arguments["update"]),
+            update_all=arguments["update_all"],
+            keep_going=arguments["keep_going"],
+        ),
+    )
+
+
+def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
+    known = {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
+    known |= {image.recipe.base for image in workspace.images}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"no recipe uses a layer or base called {name!r}", hint="names stand in recipes, under 'layers'"
+            )
+
+
+def _without_blobs(lock: Lock, names: frozenset[str]) -> Lock:
+    """Forgets how layers were compressed, and the manifests that said so."""
+    if not names:
+        return lock
+    touched = {
+        line.rpartition("@")[2]
+        for image in lock.images.values()
+        for line in image.layers
+        if line.partition("/")[2].rpartition("@")[0].partition("/")[0] in names
+    }
+    receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
+    images = {
+        name: replace(image, manifest=None)
+        if any(line.rpartition("@")[2] in touched for line in image.layers)
+        else image
+        for name, image in lock.images.items()
+    }
+    return replace(lock, receipts=receipts, images=images)
+
+
+def _check(workspace: Workspace, *, json_output: bool) -> None:
+    lock = workspace.lock()
+    found = drift(workspace.images, lock)
+    for key, receipt in lock.receipts.items():
+        stored = workspace.store.receipt(key)
+        if stored is not None and stored.diff_id != receipt.diff_id:
+            found.append(f"the receipt {key[:16]} says {receipt.diff_id}, this machine made {stored.diff_id}")
+    if json_output:
+        print_json({"drift": found, "unlocked": dict(lock.unlocked)})
+    if found:
+        text = "\n".join(f"  {line}" for line in found)
+        raise DriftError(f"the lock has drifted:\n{text}", hint=RELOCK)
+    if not json_output:
+        waiting = f"; {len(lock.unlocked)} unlocked" if lock.unlocked else ""
+        click.echo(f"lockfile.yaml stands for {len(workspace.images)} images{waiting}")
+
+
+def _report(workspace: Workspace, old: Lock | None, new: Lock, *, changed: bool, json_output: bool) -> None:
+    before = old.layers if old else {}
+    moved = sorted(name for name, layer in new.layers.items() if name in before and before[name] != layer)
+    added = sorted(set(new.layers) - set(before))
+    removed = sorted(set(before) - set(new.layers))
+    if json_output:
+        changes = {"added": added, "moved": moved, "removed": removed}
+        print_json({"changed": changed, "layers": changes, "unlocked": dict(new.unlocked)})
+        return
+    for word, names in (("locked", added), ("moved", moved), ("removed", removed)):
+        for name in names:
+            click.echo(f"{word} {name}{_pins(new, name) if word != 'removed' else ''}")
+    for name, reason in new.unlocked.items():
+        click.secho(f"unlocked {name}: {reason}", fg="yellow")
+    kept = len(new.layers) - len(added) - len(moved)
+    written = "wrote lockfile.yaml" if changed else "lockfile.yaml is unchanged"
+    click.echo(f"{written}: {len(new.images)} images, {len(new.layers)} layers ({kept} as before)")
+
+
+def _pins(lock: Lock, name: str) -> str:
+    revisions = [pin.revision[:12] for pin in lock.layers[name].pins.values() if pin.revision]
+    return f" at {revisions[0]}" if revisions else ""

@@ -1,0 +1,56 @@
+"""`layerbuild push`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from layerbuild.cli import options
+from layerbuild.cli.display import print_json, size
+from layerbuild.cli.workspace import Workspace
+from layerbuild.execute.push import Pusher, Report
+
+
+@click.command("push")
+@click.argument("destination", metavar="DEST")
+@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.insecure
+@options.frozen
+@options.as_json
+@click.pass_obj
+def command(obj: dict[str, Any], /, **arguments: Any) -> None:
+    """Send images to DEST, only what is missing there.
+
+    DEST is a registry and a prefix, HOST[:PORT]/PREFIX, where an image lands as PREFIX/NAME:TAG; or
+    oci:DIR, a directory in the OCI image layout, which needs no server.
+
+    Layers without a receipt are made first. Blobs that the registry has elsewhere are mounted, the others
+    are uploaded once, tags are written last. Logins are those of docker and podman.
+    """
+    workspace = Workspace(obj, insecure=arguments["insecure"])
+    destination = workspace.destination(arguments["destination"])
+    selected = workspace.select(arguments["patterns"])
+    builder = workspace.builder(workspace.lock())
+    built = builder.run(selected)
+    workspace.record(builder, built, frozen=arguments["frozen"])
+    pusher = Pusher(
+        destination=destination,
+        packer=builder.packer,
+        store=workspace.store,
+        progress=workspace.progress,
+        open_base=workspace.open_base,
+    )
+    report = pusher.run(built)
+    if arguments["json_output"]:
+        print_json(report.as_json())
+    else:
+        print_report(report)
+
+
+def print_report(report: Report) -> None:
+    """What happened, and what did not have to."""
+    for image in report.images:
+        for reference in image.references:
+            click.echo(f"{reference}  {image.digest}")
+    click.echo(f"{size(report.uploaded)} sent, {size(report.mounted)} mounted, {size(report.present)} already there")

@@ -1,0 +1,212 @@
+"""Puts the rooms together for a command: project, lock, store, sources, registries."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from layerbuild import http, images, locktext, project
+from layerbuild.baseimage import BaseSource, directories, open_base
+from layerbuild.cli.display import make_progress
+from layerbuild.destinations import Destination, open_destination
+from layerbuild.errors import LockError, Problem, ProjectError, UsageError
+from layerbuild.execute.build import Builder, BuiltImage, parse_base
+from layerbuild.execute.contents import Contents
+from layerbuild.image import BaseImage
+from layerbuild.images import ImageDeclaration
+from layerbuild.lockmodel import Lock, LockedBase
+from layerbuild.model import Directory, sha256_hex
+from layerbuild.registry.clients import Clients
+from layerbuild.sources import Context
+from layerbuild.store import Store
+
+
+class Workspace:
+    """Everything a command works with. Parts are made when they are first used.
+
+    Args:
+        options: of the command group: `project`, `quiet`.
+        insecure: registries that are spoken to over plain HTTP.
+        offline: whether no source may be asked.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, insecure: Sequence[str] = (), offline: bool = False) -> None:
+        start = Path(options.get("project") or ".").absolute()
+        if not start.is_dir():
+            raise UsageError(f"{start} is not a directory")
+        self.root = project.find_root(start)
+        self.progress = make_progress(quiet=bool(options.get("quiet")))
+        self._insecure = insecure
+        self._offline = offline
+
+    @cached_property
+    def project(self) -> project.Project:
+        """The project's declarations."""
+        return project.load(self.root)
+
+    @cached_property
+    def images(self) -> tuple[ImageDeclaration, ...]:
+        """Every image of the project."""
+        return images.expand(self.project)
+
+    def select(self, patterns: Sequence[str]) -> tuple[ImageDeclaration, ...]:
+        """The images that a command names."""
+        return images.select(self.images, patterns)
+
+    @cached_property
+    def store(self) -> Store:
+        """This machine's cache."""
+        named = os.environ.get("LAYERBUILD_STORE")
+        return Store(Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild"))
+
+    @cached_property
+    def client(self) -> http.Client:
+        """The HTTP client."""
+        return http.Client()
+
+    @cached_property
+    def clients(self) -> Clients:
+        """Registry clients by host."""
+        return Clients(self.client, os.environ, insecure=frozenset(self._insecure))
+
+    @cached_property
+    def context(self) -> Context:
+        """What sources are given."""
+        return Context(
+            client=self.client,
+            project=self.root,
+            cache=self.store.root,
+            environ=os.environ,
+            hash_file=self._hash_file,
+            progress=self.progress,
+            offline=self._offline,
+        )
+
+    def _hash_file(self, path: Path) -> Any:
+        with self.progress.task(f"read {path.name}", path.stat().st_size) as task:
+            return self.store.hash_local(path, task.advance)
+
+    def lock_or_none(self) -> Lock | None:
+        """The lock, if there is one."""
+        return locktext.read(self.project.lockfile)
+
+    def lock(self) -> Lock:
+        """The lock.
+
+        Raises:
+            LockError: there is none.
+        """
+        found = self.lock_or_none()
+        if found is None:
+            raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
+        return found
+
+    def contents(self, lock: Lock) -> Contents:
+        """Contents by digest."""
+        return Contents(self.store, self.context, lock, self.progress)
+
+    def builder(self, lock: Lock) -> Builder:
+        """What builds images from `lock`."""
+        return Builder(
+            images=self.images,
+            lock=lock,
+            contents=self.contents(lock),
+            progress=self.progress,
+            fetch_base=self.fetch_base,
+        )
+
+    # --- bases and destinations ------------------------------------------------------------------
+
+    def open_base(self, reference: str) -> BaseSource:
+        """A base image's source."""
+        return open_base(reference, client_for=self.clients, project=self.root)
+
+    def resolve_base(self, reference: str, platform: str) -> str:
+        """Digest of the base's manifest for a platform."""
+        return self.open_base(reference).resolve(platform)
+
+    def fetch_base(self, base: LockedBase) -> BaseImage:
+        """The base's documents by their locked digest, kept in the store."""
+        manifest = self._document(base.digest, lambda: self.open_base(base.reference).manifest(base.digest))
+        described = parse_base(base, manifest, b"{}").manifest["config"]
+        config = self._document(str(described["digest"]), lambda: self.open_base(base.reference).config(manifest))
+        return parse_base(base, manifest, config)
+
+    def _document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+        path = self.store.blob_path(digest)
+        if path is not None and f"sha256:{sha256_hex(data := path.read_bytes())}" == digest:
+            return data
+        data = fetch()
+        self.store.add_blob([data])
+        return data
+
+    def inspect_base(self, base: LockedBase, paths: Sequence[str]) -> dict[str, Directory | None]:
+        """The base's directories at `paths`.
+
+        Raises:
+            ProjectError: one of them is a file or a link there: a layer would replace it.
+        """
+        source = self.open_base(base.reference)
+        with self.progress.task(f"look at the directories of {base.reference}"):
+            found = directories(source, source.manifest(base.digest), paths)
+        problems = []
+        result: dict[str, Directory | None] = {}
+        for path, what in found.items():
+            if what is None or isinstance(what, Directory):
+                result[path] = what
+            else:
+                hint = "let the recipe's webui directories name where that link leads, or use another base"
+                problems.append(
+                    Problem(file=base.reference, message=f"/{path} is no directory there ({what})", hint=hint)
+                )
+        if problems:
+            raise ProjectError(problems)
+        return result
+
+    def destination(self, text: str) -> Destination:
+        """Where images go. A relative directory is relative to where the command runs."""
+        return open_destination(text, client_for=self.clients, directory=Path.cwd())
+
+    # --- the lock, written -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One writer of this project's lock at a time, across processes."""
+        name = sha256_hex(str(self.root.resolve()).encode())[:32]
+        (self.store.root / "locks").mkdir(exist_ok=True)
+        with (self.store.root / "locks" / name).open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.progress.note("waiting for another layerbuild that writes this project's lock")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def record(self, builder: Builder, built: Sequence[BuiltImage], *, frozen: bool) -> bool:
+        """Add receipts and facts to the lock, unless it is frozen. Returns whether a byte changed.
+
+        The lock is read anew: another process may have added to it meanwhile.
+        """
+        if frozen:
+            return False
+        with self.writing():
+            now = self.lock()
+            if (now.layers, now.unlocked) != (builder.lock.layers, builder.lock.unlocked):
+                self.progress.note("the lock was changed meanwhile: receipts stay in the store, and out of it")
+                return False
+            receipts = {**now.receipts, **builder.lock.receipts}
+            builder.lock = replace(builder.lock, receipts=receipts, images={**builder.lock.images, **now.images})
+            return locktext.write(self.project.lockfile, builder.record(built))
+
+
+def frozen_by_default() -> bool:
+    """In CI the lock is left alone."""
+    return bool(os.environ.get("CI"))

@@ -1,0 +1,262 @@
+"""Declarations and a lock become layers in their order. Pure: no file is opened, nothing is fetched.
+
+What an image's layers are follows from the lock alone. Only the hash cache may have to wait: its
+entries need facts that nobody knows before each model was seen once.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from layerbuild.errors import Problem, ProjectError
+from layerbuild.images import ImageDeclaration, LayerUse
+from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, outer_paths, requests, weights
+from layerbuild.lockmodel import Lock, LockedBase, layer_line
+from layerbuild.model import Content, Instance, Pin, Target
+from layerbuild.paths import parents
+from layerbuild.schema import FilesLayer, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
+from layerbuild.webui.hashcache import FILENAME, FactName, PlacedModel, collisions, pending_facts
+from layerbuild.webui.modeltypes import place
+
+Algorithm = Literal["none", "zstd", "gzip"]
+
+MAX_LAYERS = 127
+"""Docker's and containerd's limit on the layers of an image."""
+
+_RANKS = {"webui": 0, "repositories": 1, "huggingface": 2, "weights": 3, "links": 4, "hash-cache": 5, "files": 6}
+"""Software first: what changes least lies lowest, so that most of a chain is shared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedLayer:
+    """A layer of an image. `instance` is None while facts are pending."""
+
+    instance: Instance | None
+    rank: int
+    kind: str
+    label: str
+    algorithm: Algorithm
+
+    @property
+    def line(self) -> str:
+        """How the lock names it."""
+        return layer_line(self.kind, self.label, self.instance.key if self.instance else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedImage:
+    """An image as its lock makes it.
+
+    Attributes:
+        layers: in order, without the base's.
+        models: every model at its place.
+        pending: facts that must be learnt before the hash cache can be made, by sha256.
+    """
+
+    declaration: ImageDeclaration
+    base: LockedBase | None
+    layers: tuple[ComposedLayer, ...]
+    models: tuple[PlacedModel, ...]
+    pending: Mapping[str, frozenset[FactName]]
+
+    @property
+    def name(self) -> str:
+        """The image's name."""
+        return self.declaration.name
+
+
+def compose(images: Sequence[ImageDeclaration], lock: Lock) -> tuple[ComposedImage, ...]:
+    """Every image of `images`. `lock.layers` must hold every pin key that they use.
+
+    `images` must be the whole project: the order of layers depends on who shares them.
+
+    Raises:
+        ProjectError: two models of an image would be taken for one another, or it has too many layers.
+        SourceError: a source cannot serve the way in which a declaration uses it.
+    """
+    drafts = [_compose_one(image, lock) for image in images]
+    problems = [problem for draft in drafts for problem in _problems(draft)]
+    if problems:
+        raise ProjectError(list(dict.fromkeys(problems)))
+    by_recipe: dict[int, Counter[str]] = {}
+    for draft in drafts:
+        counter = by_recipe.setdefault(id(draft.declaration.document), Counter())
+        counter.update({layer.instance.key for layer in draft.layers if layer.instance})
+    return tuple(_ordered(d, by_recipe[id(d.declaration.document)], lock) for d in drafts)
+
+
+def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
+    locked = lock.images.get(image.name)
+    base = locked.base if locked else None
+    known = tuple(d for d in base.directories.values() if d is not None) if base else ()
+    target = replace(image.target, directories=known)
+    maker = _Maker(image, target, lock)
+    for use in image.uses:
+        maker.add(use)
+    maker.derived()
+    return ComposedImage(
+        declaration=image, base=base, layers=tuple(maker.layers), models=tuple(maker.models), pending=maker.pending
+    )
+
+
+class _Maker:
+    """Collects the layers of one image."""
+
+    def __init__(self, image: ImageDeclaration, target: Target, lock: Lock) -> None:
+        self.image = image
+        self.target = target
+        self.lock = lock
+        self.layers: list[ComposedLayer] = []
+        self.models: list[PlacedModel] = []
+        self.links: dict[str, str] = {}
+        self.pending: dict[str, frozenset[FactName]] = {}
+        self._seen: set[str] = set()
+
+    def add(self, use: LayerUse) -> None:
+        """The layers that a declaration stands for itself, and what it wants of the derived ones."""
+        locked = self.lock.layers.get(use.pin_key)
+        pins = locked.pins if locked else {}
+        layer: Layer = use.layer
+        if isinstance(layer, ModelLayer):
+            self._model(use, layer, pins)
+        elif isinstance(layer, HuggingFaceLayer):
+            pin = self._sized(pins[requests.SNAPSHOT])
+            self._put(huggingface.snapshot(layer, pin, self.target, use.name), "huggingface")
+            self._weights([f.content for f in pin.files if huggingface.is_weights(f.content)], use.name)
+        elif isinstance(layer, WebuiLayer):
+            self._put(gittree.tree(pins[requests.WEBUI], self.target.root, self.target, use.name), "webui")
+            for directory in sorted(layer.repositories):
+                path = f"{self.target.root}/repositories/{directory}"
+                pin = pins[requests.repository(directory)]
+                self._put(gittree.tree(pin, path, self.target, f"{use.name}/{directory}"), "repositories")
+        elif isinstance(layer, FilesLayer):
+            self._put(files.files(layer, pins, self.target, use.name), "files")
+
+    def _model(self, use: LayerUse, layer: ModelLayer, pins: Mapping[str, Pin]) -> None:
+        pin = pins[requests.MODEL]
+        content = _single(pin, use)
+        name = layer.filename or posixpath.basename(pin.files[0].path)
+        path = place(layer.type, name, self.target, layer.directory)
+        self.models.append(PlacedModel(type=layer.type, name=name, path=path, content=content, layer=use.name))
+        placed = {path: content}
+        for suffix in layer.sidecars:
+            beside = posixpath.splitext(path)[0] + suffix
+            placed[beside] = _single(pins[requests.sidecar(suffix)], use)
+        if layer.links == "file":
+            for where, what in placed.items():
+                self._put(files.placed_model(where, what, self.target, use.name), "weights")
+            return
+        for where, what in placed.items():
+            assert what.sha256 is not None
+            self.links[where] = what.sha256
+        self._weights(list(placed.values()), use.name)
+
+    def derived(self) -> None:
+        """The links and hash-cache layers."""
+        name = self.image.recipe.name or self.image.name
+        if self.links:
+            self._put(links.links(self.links, self.target, name), "links")
+        version = self.target.version
+        for model in self.models:
+            sha256 = model.content.sha256 or ""
+            missing = pending_facts(model, version, self.lock.files.get(sha256))
+            if missing:
+                self.pending[sha256] = self.pending.get(sha256, frozenset()) | missing
+        if self.pending:
+            layer = ComposedLayer(
+                instance=None, rank=_RANKS["hash-cache"], kind=hashcache.KIND, label=name, algorithm=self._compression
+            )
+            self.layers.append(layer)
+            return
+        cache = hashcache.hash_cache(self.models, self.lock.files, self.target, name)
+        if cache is not None:
+            self._put(cache, "hash-cache")
+
+    @property
+    def _compression(self) -> Algorithm:
+        return self.image.recipe.compression
+
+    def _weights(self, contents: Sequence[Content], label: str) -> None:
+        for instance in weights.instances([self._with_size(c) for c in contents], label):
+            self._put(instance, "weights")
+
+    def _put(self, instance: Instance, rank: str) -> None:
+        if instance.key in self._seen:
+            return
+        self._seen.add(instance.key)
+        algorithm: Algorithm = "none" if is_weights(instance) else self._compression
+        self.layers.append(
+            ComposedLayer(
+                instance=instance, rank=_RANKS[rank], kind=instance.kind, label=instance.label, algorithm=algorithm
+            )
+        )
+
+    def _with_size(self, content: Content) -> Content:
+        facts = self.lock.files.get(content.sha256 or "")
+        return replace(content, size=facts.size) if content.size is None and facts else content
+
+    def _sized(self, pin: Pin) -> Pin:
+        return replace(pin, files=tuple(replace(f, content=self._with_size(f.content)) for f in pin.files))
+
+
+def _single(pin: Pin, use: LayerUse) -> Content:
+    """The one file of a model's pin, which must have a sha256: its path in the image is made of it."""
+    if len(pin.files) != 1 or pin.files[0].content.sha256 is None:
+        problem = use.document.problem(
+            (*use.path, "source"), f"{pin.source} is not one file with a known sha256", "name one file of the source"
+        )
+        raise ProjectError([problem])
+    return pin.files[0].content
+
+
+def _problems(image: ComposedImage) -> list[Problem]:
+    document = image.declaration.document
+    found = []
+    for one, other, shared in collisions(image.models):
+        hint = f"give one of them another 'filename', or leave one out of {image.name}"
+        message = f"{one.layer} and {other.layer} are both {shared!r} to the webui, in image {image.name}"
+        found.append(document.problem(("layers",), message, hint))
+    count = len(image.layers)
+    if count > MAX_LAYERS:
+        message = f"image {image.name} has {count} layers, runtimes stop at {MAX_LAYERS} (the base's included)"
+        found.append(document.problem(("layers",), message, "split the recipe into several images"))
+    return found
+
+
+def _ordered(image: ComposedImage, shared: Mapping[str, int], lock: Lock) -> ComposedImage:
+    """Layers by rank; within one, those that more of the recipe's images have come first. Weights keep
+    the order in the lock, new ones come last: an appended layer moves nothing below it."""
+    weights_first = image.declaration.recipe.stacking == "weights-first"
+    locked = lock.images.get(image.name)
+    position = {line: i for i, line in enumerate(locked.layers)} if locked else {}
+
+    def sort_key(layer: ComposedLayer) -> tuple[int, int, int]:
+        rank = -1 if weights_first and layer.rank == _RANKS["weights"] else layer.rank
+        before = position.get(layer.line, len(position)) if layer.rank == _RANKS["weights"] else 0
+        common = -shared.get(layer.instance.key, 0) if layer.instance else 0
+        return rank, before, common
+
+    return replace(image, layers=tuple(sorted(image.layers, key=sort_key)))
+
+
+def parents_in_base(image: ComposedImage) -> list[str]:
+    """Paths whose attributes in the base matter, because layers of the image pass through them.
+
+    Empty for `base: scratch`, for directories that layerbuild's own layers own, and where the recipe
+    says that the base need not be inspected.
+    """
+    recipe = image.declaration.recipe
+    if recipe.base == "scratch" or (recipe.webui is not None and not recipe.webui.inspect):
+        return []
+    target = image.declaration.target
+    provided = recipe.webui is not None and recipe.webui.provided_by == "base"
+    owned = ["opt"] if provided else ["opt", target.root.strip("/")]
+    paths = [path for layer in image.layers if layer.instance for path in outer_paths(layer.instance)]
+    if image.pending:
+        paths.append(f"{target.data_dir}/{FILENAME}".strip("/"))
+    above = {parent for path in paths for parent in parents(path)}
+    return sorted(d for d in above if not any(d == o or d.startswith(f"{o}/") for o in owned))

@@ -1,0 +1,59 @@
+"""What a place for images can do. Whoever pushes knows no more of it than this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from layerbuild.model import Readable
+
+
+class Destination(Protocol):
+    """Where images go. `repository` is always the name of an image, `a1111-sd15`.
+
+    Every method raises `DestinationError` if the place is down, full, read-only or not what it
+    should be, and `LoginRequired` where it asks for a login. All may be called from several threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+
+    @property
+    def host(self) -> str | None:
+        """The registry, as in `Reference.host`; None where it is none. What it has can be mounted."""
+
+    def full_name(self, repository: str) -> str:
+        """The repository as the destination itself names it, its prefix included."""
+
+    def has(self, repository: str, digest: str) -> bool:
+        """Whether a manifest of `repository` may name the blob `digest` now."""
+
+    def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
+        """Makes a blob that is already at this destination known in `repository`.
+
+        Args:
+            candidates: where it may be, the likeliest first: names of images at this destination, or,
+                with a leading `/`, full names of repositories on the same registry (a base image's).
+
+        Returns:
+            Whether it worked. If not, `put` it.
+        """
+
+    def put(self, repository: str, blob: Readable, *, advance: Callable[[int], None]) -> None:
+        """Stores a blob, checked while it is read.
+
+        Args:
+            advance: told of bytes as they go; of a negative number when a try is given up.
+
+        Raises:
+            ContentMismatch: the bytes are not what `blob` says. Nothing is stored.
+            LayerbuildError: whatever reading `blob` raises.
+        """
+
+    def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
+        """Stores a manifest, its bytes exactly as given. All that it names must be there.
+
+        Args:
+            tag: moved if it exists; None to store the manifest by its digest only.
+        """

@@ -1,0 +1,163 @@
+"""One pass over bytes, as many digests as are wanted, each in a thread of its own.
+
+hashlib gives up the GIL on large buffers, so a second digest costs nothing where there is a second
+core. Buffers are bounded: a slow digest holds the reader back instead of filling memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol
+
+from layerbuild.model import Facts, canonical_json, sha256_hex
+from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
+
+CHUNK = 4 * 1024 * 1024
+"""Bytes handed to the digests at a time: with small ones the hand-over costs more than it wins."""
+
+_DEPTH = 2
+INLINE_METADATA = 4096
+"""Bytes of metadata up to which the lock holds it."""
+
+
+class Digester(Protocol):
+    """Something that is fed every byte once, in order."""
+
+    def update(self, data: bytes, /) -> None:
+        """The next bytes."""
+
+
+class GitBlob:
+    """git's name of a blob: SHA-1 over `blob <size>\\0` and the content (git's object format)."""
+
+    def __init__(self, size: int) -> None:
+        self._hash = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+    def update(self, data: bytes, /) -> None:
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        """40 hex digits."""
+        return self._hash.hexdigest()
+
+
+class SafetensorsScan:
+    """Learns a safetensors file's header and the digest of what follows it."""
+
+    def __init__(self) -> None:
+        self._head: bytearray | None = bytearray()
+        self._rest = hashlib.sha256()
+        self.header: bytes | None = None
+        self.metadata: str | None = None
+
+    def update(self, data: bytes, /) -> None:
+        """The next bytes."""
+        if self._head is None:
+            if self.header is not None:
+                self._rest.update(data)
+            return
+        self._head += data
+        if len(self._head) < PREFIX:
+            return
+        length = header_length(bytes(self._head[:PREFIX]))
+        if length is None:
+            self._head = None
+        elif len(self._head) >= PREFIX + length:
+            self._take_header(bytes(self._head[PREFIX : PREFIX + length]))
+            if self.header is not None:
+                self._rest.update(memoryview(self._head)[PREFIX + length :])
+            self._head = None
+
+    def _take_header(self, header: bytes) -> None:
+        metadata = metadata_of(header)
+        if metadata is not None:
+            self.header = header
+            self.metadata = canonical_json(metadata)
+
+    def facts(self, size: int, git_blob: str | None = None) -> Facts:
+        """What was learnt, once every byte of the file's `size` was seen."""
+        if self.header is None:
+            return Facts(size=size, git_blob=git_blob, safetensors=False)
+        known = header_facts(self.header, self.metadata or "{}", size)
+        return replace(known, git_blob=git_blob, addnet=self._rest.hexdigest())
+
+
+def header_facts(header: bytes, metadata: str, size: int) -> Facts:
+    """Facts that follow from the header alone. Long metadata stays in a document of its own.
+
+    Args:
+        header: the JSON, without the 8 bytes before it.
+        metadata: canonical JSON of its `__metadata__`.
+        size: of the whole file, in bytes.
+    """
+    return Facts(
+        size=size,
+        safetensors=True,
+        header_size=len(header),
+        header_sha256=sha256_hex(header),
+        metadata=metadata if len(metadata) <= INLINE_METADATA else None,
+    )
+
+
+def feed(chunks: Iterable[bytes], digesters: Sequence[Digester], *, threads: bool = True) -> Iterator[bytes]:
+    """Passes `chunks` on, and every byte to every digester. Used to the end, all have seen everything.
+
+    Args:
+        threads: one for each digester; else the caller's thread does the work, which is right for
+            small files and for the only digest of a pass.
+    """
+    if not threads:
+        for chunk in chunks:
+            for digester in digesters:
+                digester.update(chunk)
+            yield chunk
+        return
+    with _Threads(digesters) as running:
+        for chunk in chunks:
+            running.put(chunk)
+            yield chunk
+
+
+class _Threads:
+    """One thread for each digester, fed through short queues."""
+
+    def __init__(self, digesters: Sequence[Digester]) -> None:
+        self._queues: list[queue.Queue[bytes | None]] = [queue.Queue(_DEPTH) for _ in digesters]
+        self._failures: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._work, args=pair, daemon=True)
+            for pair in zip(digesters, self._queues, strict=True)
+        ]
+
+    def _work(self, digester: Digester, source: queue.Queue[bytes | None]) -> None:
+        while (chunk := source.get()) is not None:
+            if self._failures:
+                continue
+            try:
+                digester.update(chunk)
+            except (ValueError, ArithmeticError, LookupError, MemoryError) as error:
+                self._failures.append(error)
+
+    def put(self, chunk: bytes) -> None:
+        for waiting in self._queues:
+            waiting.put(chunk)
+
+    def __enter__(self) -> _Threads:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for waiting in self._queues:
+            waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+        if error is None and self._failures:
+            raise self._failures[0]

@@ -1,0 +1,150 @@
+"""Makes every layer that images need and nobody has a receipt for; learns pending facts on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from layerbuild.compose import ComposedImage, ComposedLayer
+from layerbuild.execute.contents import Contents, in_threads
+from layerbuild.execute.lock import merge_facts
+from layerbuild.execute.pack import Packer
+from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
+from layerbuild.images import ImageDeclaration
+from layerbuild.kinds import huggingface
+from layerbuild.locked import checked
+from layerbuild.lockmodel import Lock, LockedBase
+from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
+from layerbuild.progress import Progress
+
+FetchBase = Callable[[LockedBase], BaseImage]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltImage:
+    """An image whose every byte is decided."""
+
+    composed: ComposedImage
+    base: BaseImage | None
+    layers: tuple[tuple[ComposedLayer, BuiltLayer], ...]
+    config: bytes
+    manifest: bytes
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the manifest."""
+        return f"sha256:{sha256_hex(self.manifest)}"
+
+    @property
+    def tags(self) -> list[str]:
+        """Its recipe's tags, else 12 hex digits of its own digest."""
+        return self.composed.declaration.recipe.tags or [self.digest.removeprefix("sha256:")[:12]]
+
+
+@dataclass(kw_only=True)
+class Builder:
+    """Builds selected images of a project. `lock` grows by what is learnt."""
+
+    images: Sequence[ImageDeclaration]
+    lock: Lock
+    contents: Contents
+    progress: Progress
+    fetch_base: FetchBase
+
+    def __post_init__(self) -> None:
+        self.packer = Packer(self.contents, self.lock, self.progress)
+
+    def run(self, selected: Sequence[ImageDeclaration]) -> tuple[BuiltImage, ...]:
+        """Every selected image, with all its layers made or known.
+
+        Raises:
+            DriftError: the lock does not stand for the declarations.
+            NotReproducible: a layer came out different from its receipt.
+            SourceError: a content cannot be had.
+        """
+        composed = checked(self.images, selected, self.lock)
+        if any(image.pending for image in composed):
+            self.learn(composed)
+            composed = checked(self.images, selected, self.lock)
+        layers: dict[tuple[str, str], ComposedLayer] = {}
+        for image in composed:
+            for layer in image.layers:
+                assert layer.instance is not None
+                layers.setdefault((layer.instance.key, layer.algorithm), layer)
+        results = in_threads(self.packer.build, list(layers.values()))
+        built = dict(zip(layers, results, strict=True))
+        bases = {image.base.digest: image.base for image in composed if image.base}
+        fetched = dict(zip(bases, in_threads(self.fetch_base, list(bases.values())), strict=True))
+        return tuple(self._image(image, built, fetched) for image in composed)
+
+    def learn(self, composed: Sequence[ComposedImage]) -> None:
+        """Fetch the models whose facts are pending, and take their facts into the lock."""
+        pending = {sha256 for image in composed for sha256 in image.pending}
+        contents = {m.content.sha256: m.content for image in composed for m in image.models}
+        in_threads(self._learn, [contents[sha256] for sha256 in sorted(pending)])
+        self.lock = replace(self.lock, files=self._facts(pending))
+
+    def _learn(self, content: Content) -> None:
+        sha256 = content.sha256 or ""
+        self.contents.ensure([content])
+        facts = self.contents.store.facts(sha256)
+        if facts is None or facts.safetensors is None or (facts.safetensors and facts.addnet is None):
+            with self.progress.task(f"read {sha256[:12]}", content.size) as task:
+                self.contents.store.scan(content, task.advance)
+
+    def _facts(self, names: Iterable[str]) -> Mapping[str, Facts]:
+        files = dict(self.lock.files)
+        for sha256 in names:
+            facts = merge_facts(sha256, files.get(sha256), self.contents.store.facts(sha256))
+            if facts is not None:
+                files[sha256] = facts
+        return files
+
+    def _image(
+        self,
+        image: ComposedImage,
+        built: Mapping[tuple[str, str], BuiltLayer],
+        bases: Mapping[str, BaseImage],
+    ) -> BuiltImage:
+        pairs = tuple((layer, built[layer.instance.key, layer.algorithm]) for layer in image.layers if layer.instance)
+        layers = [made for _, made in pairs]
+        base = bases[image.base.digest] if image.base else None
+        recipe = image.declaration.recipe
+        config = config_json(recipe, environment(image), base, layers)
+        descriptor = Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
+        manifest = manifest_json(recipe, base, layers, descriptor)
+        return BuiltImage(composed=image, base=base, layers=pairs, config=config, manifest=manifest)
+
+    def record(self, built: Sequence[BuiltImage]) -> Lock:
+        """The lock with receipts, facts and manifests of what was built, and nothing else changed."""
+        receipts = dict(self.lock.receipts)
+        images = dict(self.lock.images)
+        for image in built:
+            for _, made in image.layers:
+                receipts[made.key] = _with_blob(receipts.get(made.key), made)
+            lines = tuple(layer.line for layer, _ in image.layers)
+            images[image.composed.name] = replace(images[image.composed.name], layers=lines, manifest=image.digest)
+        known = set(self.lock.files)
+        return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+
+
+def _with_blob(receipt: Receipt | None, made: BuiltLayer) -> Receipt:
+    receipt = receipt or Receipt(key=made.key, diff_id=made.diff_id, size=made.size)
+    if made.algorithm == "none" or made.blob in receipt.blobs:
+        return receipt
+    return replace(receipt, blobs=tuple(sorted((*receipt.blobs, made.blob), key=lambda blob: blob.encoding)))
+
+
+def environment(image: ComposedImage) -> dict[str, str]:
+    """Variables that the image's layers ask for: clients find the snapshots, and ask no network."""
+    if any(layer.kind == huggingface.KIND for layer in image.layers):
+        return {"HF_HOME": image.declaration.target.hf_home, "HF_HUB_OFFLINE": "1"}
+    return {}
+
+
+def parse_base(base: LockedBase, manifest: bytes, config: bytes) -> BaseImage:
+    """A base's documents, whose digests were checked, as values."""
+    return BaseImage(
+        reference=base.reference, digest=base.digest, manifest=json.loads(manifest), config=json.loads(config)
+    )

@@ -1,0 +1,290 @@
+"""Resolves declarations into a lock. No weights are downloaded, unless nobody publishes a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from layerbuild.compose import ComposedImage, compose, parents_in_base
+from layerbuild.digests import header_facts
+from layerbuild.errors import LayerbuildError, LockError, SourceError, Unreachable
+from layerbuild.execute.contents import Contents, in_threads
+from layerbuild.images import ImageDeclaration
+from layerbuild.kinds import requests
+from layerbuild.kinds.requests import declaration_digest
+from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
+from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest, canonical_json
+from layerbuild.progress import Progress
+from layerbuild.schema import Layer, ModelLayer
+from layerbuild.sources import Context, source_for
+from layerbuild.store import Store
+from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
+
+ResolveBase = Callable[[str, str], str]
+"""Reference and platform -> digest of the platform's manifest."""
+
+InspectBase = Callable[[LockedBase, Sequence[str]], Mapping[str, Directory | None]]
+"""A base and paths -> the base's directories at those paths, None where it has nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `layerbuild lock` was asked to do."""
+
+    update: frozenset[str] = frozenset()
+    update_all: bool = False
+    keep_going: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locker:
+    """Makes the lock of a project from its images and the lock that there was."""
+
+    images: Sequence[ImageDeclaration]
+    old: Lock
+    store: Store
+    context: Context
+    progress: Progress
+    resolve_base: ResolveBase
+    inspect_base: InspectBase
+    options: Options = field(default_factory=Options)
+
+    def run(self) -> Lock:
+        """The new lock. What has not changed is taken over as it is.
+
+        Raises:
+            SourceError: a source cannot be pinned (without `keep_going`).
+            ProjectError: images that cannot be composed.
+        """
+        layers, failures = self._layers()
+        bases, base_failures = self._bases()
+        failures = {**failures, **base_failures}
+        if failures and not self.options.keep_going:
+            raise _combined(failures)
+        unlocked = {name: " ".join(error.message.split()) for name, error in failures.items()}
+        usable = [image for image in self.images if _usable(image, layers, bases)]
+        draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
+        draft = replace(draft, files=self._facts(draft))
+        composed = compose(usable, draft)
+        draft = self._with_directories(composed, draft)
+        return self._finish(compose(usable, draft), draft)
+
+    # --- pins ----------------------------------------------------------------------------------
+
+    def _layers(self) -> tuple[dict[str, LockedLayer], dict[str, LayerbuildError]]:
+        uses = {use.pin_key: use for image in self.images for use in image.uses}
+        kept: dict[str, LockedLayer] = {}
+        wanted: list[tuple[str, str, PinRequest, Layer]] = []
+        for pin_key, use in sorted(uses.items()):
+            asked = requests.requests(use.layer)
+            old = self.old.layers.get(pin_key)
+            same = old is not None and old.declaration == declaration_digest(asked) and set(old.pins) == set(asked)
+            if old is not None and same and not self._updates(pin_key, use.name):
+                kept[pin_key] = old
+            else:
+                wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]
+                kept[pin_key] = LockedLayer(declaration=declaration_digest(asked), pins={})
+        results = in_threads(self._try_pin, wanted, parallel=8)
+        failures: dict[str, LayerbuildError] = {}
+        for (pin_key, role, _, _), result in zip(wanted, results, strict=True):
+            if isinstance(result, LayerbuildError):
+                failures.setdefault(pin_key, result)
+            else:
+                locked = kept[pin_key]
+                kept[pin_key] = replace(locked, pins={**locked.pins, role: result})
+        return {name: layer for name, layer in kept.items() if name not in failures}, failures
+
+    def _updates(self, pin_key: str, name: str) -> bool:
+        return self.options.update_all or bool({pin_key, name} & self.options.update)
+
+    def _try_pin(self, item: tuple[str, str, PinRequest, Layer]) -> Pin | LayerbuildError:
+        pin_key, _, request, layer = item
+        try:
+            with self.progress.task(f"lock {pin_key}"):
+                pin = source_for(request.uri, self.context).resolve(request)
+                return self._with_sha256(pin_key, pin) if isinstance(layer, ModelLayer) else pin
+        except SourceError as error:
+            return error
+
+    def _with_sha256(self, pin_key: str, pin: Pin) -> Pin:
+        """A model's path is made of its sha256. Where the source has only git's name for a (small) file,
+        it is fetched once."""
+        files = []
+        for file in pin.files:
+            content = file.content
+            if content.sha256 is None:
+                self.progress.note(f"{pin_key}: no sha256 is published for {file.path}: fetched once")
+                chunks = source_for(pin.source, self.context).open(pin, file)
+                with self.progress.task(f"fetch {pin_key} {file.path}", content.size) as task:
+                    content = self.store.add(chunks, content, name=file.path, advance=task.advance, scan_header=True)
+            files.append(PinnedFile(path=file.path, content=content))
+        return replace(pin, files=tuple(files))
+
+    # --- bases ---------------------------------------------------------------------------------
+
+    def _bases(self) -> tuple[dict[tuple[str, str], str], dict[str, LayerbuildError]]:
+        wanted = {(i.recipe.base, i.recipe.platform) for i in self.images if i.recipe.base != "scratch"}
+        known: dict[tuple[str, str], str] = {}
+        for image in self.old.images.values():
+            if image.base is not None and not self._updates(f"base:{image.base.reference}", image.base.reference):
+                known[image.base.reference, image.platform] = image.base.digest
+        found = {pair: known[pair] for pair in wanted if pair in known}
+        missing = sorted(pair for pair in wanted if pair not in known)
+        failures: dict[str, LayerbuildError] = {}
+        for pair, result in zip(missing, in_threads(self._try_base, missing), strict=True):
+            if isinstance(result, LayerbuildError):
+                failures[f"base:{pair[0]}"] = result
+            else:
+                found[pair] = result
+        return found, failures
+
+    def _try_base(self, pair: tuple[str, str]) -> str | LayerbuildError:
+        reference, platform = pair
+        if self.context.offline and not reference.startswith("oci:"):
+            return Unreachable(f"the base {reference} is not pinned yet", cause="this run is offline")
+        try:
+            with self.progress.task(f"lock base {reference}"):
+                return self.resolve_base(reference, platform)
+        except LayerbuildError as error:
+            return error
+
+    # --- facts ---------------------------------------------------------------------------------
+
+    def _facts(self, draft: Lock) -> dict[str, Facts]:
+        """Facts of every model file: from the old lock, the store, and safetensors headers read by range."""
+        contents = Contents(self.store, self.context, draft, self.progress)
+        named = {
+            file.content.sha256: file
+            for layer in draft.layers.values()
+            for role, pin in layer.pins.items()
+            if role == requests.MODEL or role.startswith(requests.sidecar(""))
+            for file in pin.files
+            if file.content.sha256 is not None
+        }
+        known = {sha256: merge_facts(sha256, self.old.files.get(sha256), self.store.facts(sha256)) for sha256 in named}
+        unread = [
+            file
+            for sha256, file in named.items()
+            if file.path.lower().endswith(".safetensors")
+            and ((facts := known[sha256]) is None or facts.safetensors is None)
+        ]
+        if not self.context.offline:
+            for file, facts in zip(unread, in_threads(lambda f: self._read_header(contents, f), unread), strict=True):
+                sha256 = file.content.sha256 or ""
+                known[sha256] = merge_facts(sha256, known[sha256], facts)
+        for sha256, file in named.items():
+            if known[sha256] is None and file.content.size is not None:
+                known[sha256] = Facts(size=file.content.size)
+        return {sha256: facts for sha256, facts in known.items() if facts is not None}
+
+    def _read_header(self, contents: Contents, file: PinnedFile) -> Facts | None:
+        """What the header says, if the source gives it. It is a claim until the whole file was seen:
+        whoever sees it compares."""
+        content = file.content
+        if content.size is None:
+            return None
+        try:
+            length = header_length(contents.read_range(content, 0, PREFIX))
+            if length is None or length > content.size - PREFIX:
+                return Facts(size=content.size, safetensors=False)
+            header = contents.read_range(content, PREFIX, length)
+        except SourceError:
+            return None
+        metadata = metadata_of(header)
+        if metadata is None or len(header) != length:
+            return Facts(size=content.size, safetensors=False)
+        facts = header_facts(header, canonical_json(metadata), content.size)
+        if facts.metadata is None:
+            self.store.add_document(header)
+        return facts
+
+    # --- images --------------------------------------------------------------------------------
+
+    def _with_directories(self, composed: Sequence[ComposedImage], draft: Lock) -> Lock:
+        """Looks up directories of bases through which layers pass, each base once for all its images."""
+        wanted: dict[str, set[str]] = {}
+        bases: dict[str, LockedBase] = {}
+        for image in composed:
+            base = draft.images[image.name].base
+            if base is not None:
+                missing = set(parents_in_base(image)) - set(base.directories)
+                wanted.setdefault(base.digest, set()).update(missing)
+                bases[base.digest] = base
+        found = {digest: self.inspect_base(bases[digest], sorted(paths)) for digest, paths in wanted.items() if paths}
+        images = dict(draft.images)
+        for image in composed:
+            base = images[image.name].base
+            if base is not None:
+                known = {**base.directories, **found.get(base.digest, {})}
+                needed = {path: known[path] for path in parents_in_base(image)}
+                images[image.name] = replace(images[image.name], base=replace(base, directories=needed))
+        return replace(draft, images=images)
+
+    def _finish(self, composed: Sequence[ComposedImage], draft: Lock) -> Lock:
+        """Layers of every image by name, and what is still true of the old receipts."""
+        images: dict[str, LockedImage] = {}
+        for image in composed:
+            before = self.old.images.get(image.name)
+            now = replace(draft.images[image.name], layers=tuple(layer.line for layer in image.layers))
+            if before is not None and replace(before, manifest=None) == now:
+                now = replace(now, manifest=before.manifest)
+            images[image.name] = now
+        keys = {layer.instance.key for image in composed for layer in image.layers if layer.instance}
+        receipts = {key: receipt for key, receipt in self.old.receipts.items() if key in keys}
+        return replace(draft, images=images, receipts=receipts)
+
+
+def merge_facts(sha256: str, one: Facts | None, other: Facts | None) -> Facts | None:
+    """What both know of a content together.
+
+    Raises:
+        LockError: they contradict each other: content does not change under one sha256.
+    """
+    if one is None or other is None:
+        return one or other
+    merged = {}
+    for item in fields(Facts):
+        a, b = getattr(one, item.name), getattr(other, item.name)
+        if a is not None and b is not None and a != b:
+            raise LockError(
+                f"two different facts about {sha256[:16]}: {item.name} is {str(a)[:80]} and {str(b)[:80]}",
+                cause="the lock was edited by hand, or a server sent another header than the file has",
+                hint=f"remove the entry {sha256} from the 'files' of the lock, and run 'layerbuild lock'",
+            )
+        merged[item.name] = a if a is not None else b
+    return Facts(**merged)
+
+
+def _usable(image: ImageDeclaration, layers: Mapping[str, LockedLayer], bases: Mapping[tuple[str, str], str]) -> bool:
+    based = image.recipe.base == "scratch" or (image.recipe.base, image.recipe.platform) in bases
+    return based and all(use.pin_key in layers for use in image.uses)
+
+
+def _draft_images(
+    images: Sequence[ImageDeclaration], bases: Mapping[tuple[str, str], str], old: Lock
+) -> dict[str, LockedImage]:
+    """Images with their bases and the order of the old lock, before their layers are known."""
+    draft = {}
+    for image in images:
+        recipe, before = image.recipe, old.images.get(image.name)
+        base = None
+        if recipe.base != "scratch":
+            digest = bases[recipe.base, recipe.platform]
+            same = before is not None and before.base is not None and before.base.digest == digest
+            directories = before.base.directories if same and before is not None and before.base is not None else {}
+            base = LockedBase(reference=recipe.base, digest=digest, directories=directories)
+        draft[image.name] = LockedImage(platform=recipe.platform, base=base, layers=before.layers if before else ())
+    return draft
+
+
+def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
+    """One error for all failures, of the kind of the first."""
+    first = next(iter(failures.values()))
+    if len(failures) == 1:
+        name = next(iter(failures))
+        return type(first)(f"{name} cannot be locked: {first.message}", cause=first.cause, hint=first.hint)
+    lines = "\n".join(f"  {name}: {'; '.join(p for p in (e.message, e.cause) if p)}" for name, e in failures.items())
+    return SourceError(
+        f"{len(failures)} sources cannot be locked:\n{lines}",
+        hint=first.hint or "lock the others with --keep-going; these are then named under 'unlocked'",
+    )

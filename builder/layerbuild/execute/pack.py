@@ -1,0 +1,220 @@
+"""Instances become layers: each is described, streamed once through its digests, and remembered.
+
+No tar is ever written. A weights layer leaves nothing behind but its receipt; a compressed layer
+leaves its blob in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from layerbuild import compress, kinds
+from layerbuild.compose import ComposedLayer
+from layerbuild.digests import CHUNK, feed
+from layerbuild.errors import ContentMismatch, NotReproducible
+from layerbuild.execute.contents import Contents
+from layerbuild.image import BuiltLayer
+from layerbuild.kinds import gittree
+from layerbuild.lockmodel import Lock
+from layerbuild.model import Blob, Content, Instance, Receipt
+from layerbuild.progress import Progress
+from layerbuild.tarstream import TarStream
+
+_MEMORY = threading.BoundedSemaphore(2)
+"""Passes over large files at a time: each holds a few buffers, and there are few cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTar:
+    """An uncompressed layer that can be read from any offset (`model.Readable`)."""
+
+    tar: TarStream
+    contents: Contents
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tar."""
+        return self.tar.size
+
+    def open(self, offset: int = 0) -> Iterator[bytes]:
+        """The tar's bytes. Its contents are fetched if they are not here."""
+        self.contents.ensure(self.tar.contents)
+        return self.tar.read(self.contents.open, offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBlob:
+    """A compressed layer, or another small blob, in the store (`model.Readable`)."""
+
+    contents: Contents
+    digest: str
+    size: int
+
+    def open(self, offset: int = 0) -> Iterator[bytes]:
+        """The blob's bytes."""
+        return self.contents.store.open_blob(self.digest, offset)
+
+
+class Packer:
+    """Makes layers, and finds those that were made before.
+
+    Args:
+        lock: whose receipts are believed first; then the store's.
+    """
+
+    def __init__(self, contents: Contents, lock: Lock, progress: Progress) -> None:
+        self.contents = contents
+        self._lock = lock
+        self._progress = progress
+
+    def receipt(self, key: str) -> Receipt | None:
+        """What a key became, by the lock and the store together.
+
+        Raises:
+            NotReproducible: they disagree.
+        """
+        locked, stored = self._lock.receipts.get(key), self.contents.store.receipt(key)
+        if locked is None or stored is None:
+            return locked or stored
+        if locked.diff_id != stored.diff_id:
+            raise NotReproducible(
+                f"the lock says that layer {key[:16]} is {locked.diff_id}, this machine made {stored.diff_id} of it",
+                hint="find out who is wrong with 'layerbuild build' in an empty store (LAYERBUILD_STORE=DIR)",
+            )
+        known = {blob.encoding for blob in locked.blobs}
+        return replace(locked, blobs=(*locked.blobs, *(b for b in stored.blobs if b.encoding not in known)))
+
+    def known(self, layer: ComposedLayer) -> BuiltLayer | None:
+        """The layer as it was made before, if its digest as a blob is known."""
+        receipt = self.receipt(layer.instance.key) if layer.instance else None
+        blob = receipt and known_blob(receipt, layer.algorithm)
+        return built(layer, receipt, blob) if receipt and blob else None
+
+    def build(self, layer: ComposedLayer) -> BuiltLayer:
+        """The layer, made if it is not known yet.
+
+        Raises:
+            NotReproducible: it came out different from its receipt.
+            SourceError: a content cannot be had.
+        """
+        return self.known(layer) or self.make(layer)
+
+    def make(self, layer: ComposedLayer) -> BuiltLayer:
+        """Pack the layer, compare it with its receipt, and remember it."""
+        assert layer.instance is not None
+        instance = layer.instance
+        tar = self.tar(instance)
+        self._ensure(instance, tar)
+        with _MEMORY, self._progress.task(f"pack {layer.label} ({layer.kind})", tar.size) as task:
+            digest = hashlib.sha256()
+            chunks = feed(tar.read(self._open_verified), [digest], threads=tar.size > CHUNK)
+            counted = _counted(chunks, task.advance)
+            if layer.algorithm == "none":
+                for _ in counted:
+                    pass
+                blob = None
+            else:
+                packed = compress.compress(counted, layer.algorithm, tar.size)
+                blob = self.contents.store.add_blob(packed)
+        receipt = Receipt(key=instance.key, diff_id=f"sha256:{digest.hexdigest()}", size=tar.size)
+        self._compare(receipt, layer)
+        made = Blob(encoding="none", digest=receipt.diff_id, size=tar.size)
+        if blob is not None:
+            made = Blob(encoding=compress.encoding(layer.algorithm), digest=blob[0], size=blob[1])
+            receipt = replace(receipt, blobs=(made,))
+            self._compare_blob(made, layer)
+        self.contents.store.put_receipt(receipt)
+        return built(layer, receipt, made)
+
+    def tar(self, instance: Instance) -> TarStream:
+        """The layer's tar as a description. Documents are fetched, contents are not."""
+        for document in kinds.documents(instance):
+            self.contents.document(document)
+        return TarStream(kinds.describe(instance, self.contents))
+
+    def readable(self, layer: ComposedLayer, made: BuiltLayer) -> LayerTar | StoredBlob:
+        """The layer's blob, to be sent somewhere. A compressed one that is not here is packed again.
+
+        Raises:
+            NotReproducible: this machine's compressor does not make the blob that is asked for.
+        """
+        assert layer.instance is not None
+        if layer.algorithm == "none":
+            return LayerTar(tar=self.tar(layer.instance), contents=self.contents, digest=made.blob.digest)
+        if self.contents.store.blob_path(made.blob.digest) is None:
+            self.make(layer)
+        if self.contents.store.blob_path(made.blob.digest) is None:
+            raise NotReproducible(
+                f"the blob {made.blob.digest} of layer {layer.label} is neither here nor at the destination",
+                cause=f"{made.blob.encoding} packed it, this machine has {compress.encoding(layer.algorithm)}",
+                hint=f"install that version, or take a new blob with 'layerbuild lock --repack {layer.label}'",
+            )
+        return StoredBlob(contents=self.contents, digest=made.blob.digest, size=made.blob.size)
+
+    def _ensure(self, instance: Instance, tar: TarStream) -> None:
+        if instance.kind == gittree.KIND:
+            for listing in kinds.documents(instance):
+                self.contents.ensure_tree(listing, tar.contents)
+        self.contents.ensure(tar.contents)
+
+    def _open_verified(self, content: Content, offset: int) -> Iterator[bytes]:
+        """A content's bytes; a large one is held against its pin on the way: a receipt made from bytes
+        that a disk has changed would be wrong for ever. The store itself checks the small ones."""
+        sha256 = self.contents.store.sha256_of(content)
+        if content.size is None or content.size <= CHUNK or offset:
+            yield from self.contents.open(content, offset)
+            return
+        digest = hashlib.sha256()
+        yield from feed(self.contents.open(content), [digest])
+        if digest.hexdigest() != sha256:
+            self.contents.store.discard(sha256 or "")
+            raise ContentMismatch(
+                f"{content.id} is damaged on this machine",
+                cause=f"its bytes have sha256 {digest.hexdigest()}; the store has forgotten it",
+                hint="run the command again: it will be fetched, or the local file looked at anew",
+            )
+
+    def _compare(self, receipt: Receipt, layer: ComposedLayer) -> None:
+        before = self.receipt(receipt.key)
+        if before is not None and before.diff_id != receipt.diff_id:
+            raise NotReproducible(
+                f"not reproducible: layer {layer.label} ({layer.kind}) is now {receipt.diff_id}",
+                cause=f"its receipt says {before.diff_id}",
+                hint="the lock was edited by hand, or this is a defect in layerbuild: please report it",
+            )
+
+    def _compare_blob(self, blob: Blob, layer: ComposedLayer) -> None:
+        assert layer.instance is not None
+        before = self.receipt(layer.instance.key)
+        for other in before.blobs if before else ():
+            if other.encoding == blob.encoding and other.digest != blob.digest:
+                raise NotReproducible(
+                    f"not reproducible: {blob.encoding} gave {blob.digest} for layer {layer.label}",
+                    cause=f"its receipt says {other.digest}",
+                    hint=f"if the compressor was built differently here: 'layerbuild lock --repack {layer.label}'",
+                )
+
+
+def known_blob(receipt: Receipt, algorithm: str) -> Blob | None:
+    """The blob that a receipt knows for `algorithm`, whatever library version made it."""
+    if algorithm == "none":
+        return Blob(encoding="none", digest=receipt.diff_id, size=receipt.size)
+    return next((blob for blob in receipt.blobs if compress.is_family(blob.encoding, algorithm)), None)
+
+
+def built(layer: ComposedLayer, receipt: Receipt, blob: Blob) -> BuiltLayer:
+    """A composed layer and what it became."""
+    title = f"{layer.kind} {layer.label}"
+    return BuiltLayer(
+        key=receipt.key, title=title, diff_id=receipt.diff_id, size=receipt.size, algorithm=layer.algorithm, blob=blob
+    )
+
+
+def _counted(chunks: Iterator[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        advance(len(chunk))
+        yield chunk

@@ -1,0 +1,115 @@
+"""Gathers what a plan needs to know: receipts, the store, the destination. Moves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from layerbuild.baseimage import BaseSource
+from layerbuild.compose import ComposedImage, ComposedLayer
+from layerbuild.destinations import Destination
+from layerbuild.errors import LayerbuildError
+from layerbuild.execute import survey
+from layerbuild.execute.build import Builder
+from layerbuild.plan import Plan, PlannedLayer, Want, transfers
+from layerbuild.store import Store
+
+
+@dataclass(kw_only=True)
+class Planner:
+    """Makes the plan of composed images."""
+
+    builder: Builder
+    store: Store
+    open_base: Callable[[str], BaseSource]
+
+    def run(self, images: Sequence[ComposedImage], destination: Destination | None) -> Plan:
+        """The plan for `images`, and what `destination` has of it, if one is given.
+
+        Raises:
+            DestinationError: the destination cannot be asked.
+            NotReproducible: the lock and the store contradict each other.
+        """
+        layers: dict[tuple[str, str], tuple[ComposedLayer, list[str]]] = {}
+        for image in images:
+            for layer in image.layers:
+                identity = layer.instance.key if layer.instance else f"{layer.label} of {image.name}"
+                layers.setdefault((identity, layer.algorithm), (layer, []))[1].append(image.name)
+        planned = [self._layer(layer, tuple(names)) for layer, names in layers.values()]
+        bases, origins = self._bases(images)
+        every = [*bases, *planned]
+        done = self._at(destination, every, origins) if destination else every
+        return Plan(
+            images=tuple(image.name for image in images),
+            destination=destination.name if destination else None,
+            layers=tuple(done),
+        )
+
+    def _layer(self, layer: ComposedLayer, names: tuple[str, ...]) -> PlannedLayer:
+        title = f"{layer.kind} {layer.label}"
+        packer = self.builder.packer
+        made = packer.known(layer)
+        if made is not None:
+            return PlannedLayer(
+                title=title,
+                key=made.key,
+                digest=made.blob.digest,
+                size=made.blob.size,
+                images=names,
+                known=True,
+                fetch=0,
+                pack=0,
+            )
+        fetch, pack = self._cost(layer)
+        key = layer.instance.key if layer.instance else None
+        return PlannedLayer(
+            title=title, key=key, digest=None, size=pack, images=names, known=False, fetch=fetch, pack=pack
+        )
+
+    def _cost(self, layer: ComposedLayer) -> tuple[int | None, int | None]:
+        """Bytes to fetch and to pack, None where a size or a listing is not known on this machine."""
+        if layer.instance is None:
+            return None, None
+        try:
+            tar = self.builder.packer.tar(layer.instance)
+        except LayerbuildError:
+            return None, None
+        missing = self.builder.contents.missing(tar.contents)
+        return sum(content.size or 0 for content in missing), tar.size
+
+    def _bases(self, images: Sequence[ComposedImage]) -> tuple[list[PlannedLayer], dict[str, tuple[str, str]]]:
+        users: dict[str, tuple[PlannedLayer, list[str]]] = {}
+        origins: dict[str, tuple[str, str]] = {}
+        for image in images:
+            if image.base is None:
+                continue
+            source = self.open_base(image.base.reference)
+            for descriptor in self.builder.fetch_base(image.base).layers:
+                planned = PlannedLayer(
+                    title=f"base layer {descriptor.digest[7:19]}",
+                    key=None,
+                    digest=descriptor.digest,
+                    size=descriptor.size,
+                    images=(),
+                    known=True,
+                    fetch=0,
+                    pack=0,
+                    base=True,
+                )
+                users.setdefault(descriptor.digest, (planned, []))[1].append(image.name)
+                if source.host is not None and source.repository is not None:
+                    origins.setdefault(descriptor.digest, (source.host, source.repository))
+        return [replace(planned, images=tuple(dict.fromkeys(names))) for planned, names in users.values()], origins
+
+    def _at(
+        self, destination: Destination, layers: Sequence[PlannedLayer], origins: dict[str, tuple[str, str]]
+    ) -> list[PlannedLayer]:
+        wants = [
+            Want(digest=p.digest, size=p.size, title=p.title, images=p.images, key=p.key, base=p.base) for p in layers
+        ]
+        known = [want for want in wants if want.digest]
+        moves = transfers(
+            wants, survey.present(known, destination), survey.elsewhere(known, destination, self.store, origins)
+        )
+        actions = {id(move.want): move.action for move in moves}
+        return [replace(p, action=actions[id(want)]) for p, want in zip(layers, wants, strict=True)]

@@ -1,0 +1,86 @@
+"""The types of single fields in declarations: what they look like, and what they may never hold.
+
+Every path that a declaration can name goes through `paths.unsafe_reason` here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+from layerbuild.paths import unsafe_reason
+
+
+def _below(value: str) -> str:
+    """A path that is put below a directory of the image."""
+    reason = unsafe_reason(value)
+    if reason:
+        raise ValueError(f"{value[:200]!r} cannot be a path in an image: {reason}")
+    return value
+
+
+def _directory(value: str) -> str:
+    _below(value.removesuffix("/")[1:])
+    return value
+
+
+def _place(value: str) -> str:
+    return value if value == "/" else _directory(value)
+
+
+def _file(value: str) -> str:
+    path = _below(value[1:])
+    if path == "opt" or f"{path}/".startswith("opt/weights/"):
+        raise ValueError(f"{value!r} is layerbuild's own: every image shares /opt/weights")
+    return value
+
+
+def _link(value: str) -> str:
+    if not value or not value.isprintable() or len(value.encode()) > 4095:
+        raise ValueError("a link's target is printable text of 1 to 4095 bytes")
+    return value
+
+
+def _suffix(value: str) -> str:
+    if not value.startswith(".") or value == "." or "/" in value:
+        raise ValueError(f"{value!r} is no suffix: it begins with a dot, as '.yaml' or '.preview.png'")
+    _below(f"x{value}")
+    return value
+
+
+_ABSOLUTE = r"^/"
+_HEX64 = r"^[0-9a-f]{64}$"
+_HEX40 = r"^[0-9a-f]{40}$"
+_MODE = r"^0?[0-7]{3}$"
+_LAYER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+_ENV_NAME = r"^[^=\x00]+$"
+_REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
+_PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
+
+MEANINGS = {
+    _ABSOLUTE: "an absolute path, which begins with '/'",
+    _HEX64: "64 lower-case hex digits",
+    _HEX40: "40 lower-case hex digits",
+    _MODE: "an octal mode in quotes, like '0644'",
+    _LAYER_NAME: "a name of letters, digits, '.', '_', '+' and '-'",
+    _ENV_NAME: "a name without '='",
+    _REPOSITORY: "ORG/NAME",
+    _PLATFORM: "os/architecture, like linux/amd64",
+}
+"""What each pattern means, in words for messages."""
+
+Hex64 = Annotated[str, StringConstraints(pattern=_HEX64)]
+Commit = Annotated[str, StringConstraints(pattern=_HEX40)]
+Mode = Annotated[str, StringConstraints(pattern=_MODE)]
+AbsolutePath = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_place)]
+Directory = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_directory)]
+FilePath = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_file)]
+RelativePath = Annotated[str, AfterValidator(_below)]
+LinkTarget = Annotated[str, AfterValidator(_link)]
+Suffix = Annotated[str, AfterValidator(_suffix)]
+LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
+Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
+Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+Scalar = str | int | float | bool

@@ -1,0 +1,285 @@
+"""What a project means: recipes multiplied by their matrix, layers rendered for each image.
+
+One `ImageDeclaration` for every image, checked; nothing is fetched and no lock is read.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from layerbuild.errors import Problem, ProjectError, UsageError
+from layerbuild.model import Target
+from layerbuild.pinkeys import pin_key
+from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
+from layerbuild.render import references, render_data, render_file
+from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
+from layerbuild.webui.modeltypes import is_hidden
+from layerbuild.webui.releases import parse_version, version_of_commit
+from layerbuild.yamlfile import Document, KeyPath
+
+_IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+"""A path component of a repository name (OCI distribution-spec 1.1, "Pulling manifests")."""
+
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerUse:
+    """A layer as one image uses it.
+
+    Attributes:
+        name: as the recipe names it.
+        pin_key: its name in the lock: the name, and the recipe's variables that its sources depend on.
+        layer: rendered and checked; templates are already text.
+        document, path: where it is declared, for messages.
+    """
+
+    name: str
+    pin_key: str
+    layer: Layer
+    document: Document = field(compare=False, repr=False)
+    path: KeyPath = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDeclaration:
+    """One image: a recipe with one choice of its matrix."""
+
+    name: str
+    recipe: Recipe
+    document: Document = field(repr=False)
+    uses: tuple[LayerUse, ...]
+    target: Target
+
+
+def expand(project: Project) -> tuple[ImageDeclaration, ...]:
+    """Every image of the project, in the order of recipe files and matrix values.
+
+    Raises:
+        ProjectError: everything that is wrong, together.
+    """
+    expander = _Expander(project)
+    images = [image for document in project.recipes for image in expander.recipe(document)]
+    expander.refuse_twins(images)
+    if expander.problems:
+        raise ProjectError(list(dict.fromkeys(expander.problems)))
+    return tuple(images)
+
+
+def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple[ImageDeclaration, ...]:
+    """The images whose names match any of `patterns` (shell globs); all where there are none.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(image.name, pattern) for image in images):
+            names = [image.name for image in images]
+            hint = f"images: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}{did_you_mean(pattern, names)}"
+            raise UsageError(f"no image is called {pattern!r}", hint=hint)
+    if not patterns:
+        return tuple(images)
+    return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
+
+
+class _Expander:
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.problems: list[Problem] = []
+        self._cache: dict[tuple[str, str], LayerUse | None] = {}
+
+    def recipe(self, document: Document) -> Iterator[ImageDeclaration]:
+        raw: dict[str, Any] = document.data
+        matrix = raw.get("matrix") or {}
+        for values in itertools.product(*matrix.values()):
+            variables = {**(raw.get("vars") or {}), **dict(zip(matrix, values, strict=True))}
+            image = self._image(document, raw, variables)
+            if image is not None:
+                yield image
+
+    def _image(self, document: Document, raw: dict[str, Any], variables: dict[str, Any]) -> ImageDeclaration | None:
+        before = len(self.problems)
+        fallback = Path(document.file).stem
+
+        def report(path: KeyPath, message: str, hint: str | None) -> None:
+            self.problems.append(document.problem(path, message, hint))
+
+        rendered = {
+            key: value if key in ("matrix", "vars") else render_data(value, variables, report, (key,))
+            for key, value in raw.items()
+        }
+        if len(self.problems) > before:
+            return None
+        recipe, found = check(Recipe, rendered, document, ())
+        self.problems += found
+        if recipe is None:
+            return None
+        name = recipe.name or fallback
+        if not _IMAGE_NAME.fullmatch(name):
+            report(
+                ("name",),
+                f"{name!r} is no image name",
+                "lower-case letters, digits, and single '.', '_' or '-' between",
+            )
+        for i, tag in enumerate(recipe.tags):
+            if not _TAG.fullmatch(tag):
+                report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
+        target = _target(recipe)
+        context = {**variables, **_builtins(name, recipe, target)}
+        uses = self._uses(recipe, document, context)
+        target = self._finish_target(recipe, target, uses, report)
+        if len(self.problems) > before:
+            return None
+        return ImageDeclaration(name=name, recipe=recipe, document=document, uses=tuple(uses), target=target)
+
+    def _uses(self, recipe: Recipe, document: Document, context: Mapping[str, Any]) -> list[LayerUse]:
+        uses = []
+        for i, name in enumerate(recipe.layers):
+            if not name:
+                continue
+            if name in recipe.layers[:i]:
+                message, hint = f"the layer {name!r} is listed twice", "remove one of them"
+                self.problems.append(document.problem(("layers", i), message, hint))
+                continue
+            source = self.project.layers.get(name)
+            if source is None:
+                hint = f"define it in layers/*.yaml{did_you_mean(name, self.project.layers)}"
+                self.problems.append(document.problem(("layers", i), f"no layer is called {name!r}", hint))
+                continue
+            use = self._use(source, context)
+            if use is not None:
+                uses.append(use)
+        return uses
+
+    def _use(self, source: LayerSource, context: Mapping[str, Any]) -> LayerUse | None:
+        raw = source.raw
+        depends = {reference.partition(".")[0] for reference in references(raw)}
+        relevant = sorted(context if _has_template(raw) else depends & set(context))
+        identity = (source.name, repr([(name, context[name]) for name in relevant]))
+        if identity not in self._cache:
+            self._cache[identity] = self._render_layer(source, context)
+        return self._cache[identity]
+
+    def _render_layer(self, source: LayerSource, context: Mapping[str, Any]) -> LayerUse | None:
+        document, path = source.document, (source.name,)
+        before = len(self.problems)
+
+        def report(where: KeyPath, message: str, hint: str | None) -> None:
+            self.problems.append(document.problem((*path, *where), message, hint))
+
+        scope = {**(source.raw.get("vars") or {}), **context}
+        rendered = render_data(source.raw, scope, report)
+        layer, found = check_layer(rendered, document, path) if len(self.problems) == before else (None, [])
+        self.problems += found
+        if isinstance(layer, FilesLayer):
+            layer = self._with_templates(layer, source, scope)
+        if isinstance(layer, ModelLayer):
+            for key, name in (("filename", layer.filename), ("directory", layer.directory)):
+                if name is not None and is_hidden(name):
+                    report((key,), f"the webui lists nothing below {name!r}: a part begins with a dot", "rename it")
+        if layer is None or len(self.problems) > before:
+            return None
+        key = pin_key(source.name, source.raw, context)
+        return LayerUse(name=source.name, pin_key=key, layer=layer, document=document, path=path)
+
+    def _with_templates(self, layer: FilesLayer, source: LayerSource, scope: Mapping[str, Any]) -> FilesLayer:
+        files: dict[str, FileSpec | str] = {}
+        for place, spec in layer.files.items():
+            files[place] = spec
+            if isinstance(spec, FileSpec) and spec.template is not None:
+                # Where the path itself was rendered, the nearest known line is that of `files`.
+                path = (source.name, "files", place, "template")
+                text = render_file(source.directory, spec.template, scope, source.document, path)
+                if isinstance(text, Problem):
+                    self.problems.append(text)
+                else:
+                    files[place] = spec.model_copy(update={"template": None, "content": text})
+        return layer.model_copy(update={"files": files})
+
+    def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Any) -> Target:
+        """The target with the webui's version; says what does not fit together."""
+        webuis = [use for use in uses if isinstance(use.layer, WebuiLayer)]
+        provided = recipe.webui.provided_by if recipe.webui else None
+        if len(webuis) > 1:
+            report(("layers",), f"two webui layers: {webuis[0].name} and {webuis[1].name}", "an image holds one webui")
+        if webuis and provided == "base":
+            report(
+                ("webui", "provided_by"), f"the base provides the webui, and {webuis[0].name} does too", "remove one"
+            )
+        if not webuis and provided == "layer":
+            report(
+                ("webui", "provided_by"), "no layer of this recipe is a webui", "add one, or say 'provided_by: base'"
+            )
+        if provided == "base" and recipe.base == "scratch":
+            report(
+                ("webui", "provided_by"), "'base: scratch' provides no webui", "name a base image or add a webui layer"
+            )
+        models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
+        if models and not webuis and recipe.webui is None:
+            hint = "say 'webui: {root: /stable-diffusion-webui, provided_by: base}', or add a webui layer"
+            report(("webui",), f"the recipe holds models ({models[0]} ...) and does not say where the webui lies", hint)
+        stated = [recipe.webui.version if recipe.webui else None]
+        for layer in (use.layer for use in webuis[:1]):
+            if isinstance(layer, WebuiLayer):
+                stated += [layer.version, version_of_commit(layer.source.rpartition("@")[2])]
+        versions = {text: parse_version(text) for text in stated if text is not None}
+        for text in (text for text, version in versions.items() if version is None):
+            report(("webui", "version"), f"{text!r} is no release", "write it like 1.10.1")
+        if len(set(versions.values())) > 1 and None not in versions.values():
+            message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
+            report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
+        version = next(iter(versions.values()), None)
+        return replace(target, version=version, has_webui=bool(webuis) or recipe.webui is not None)
+
+    def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
+        """Two images of one name would overwrite each other."""
+        seen: dict[str, ImageDeclaration] = {}
+        for image in images:
+            other = seen.setdefault(image.name, image)
+            if other is not image:
+                hint = "let 'name' use every variable of the matrix, e.g. name: 'a1111-{{ checkpoint }}'"
+                message = f"two images are called {image.name!r}" + (
+                    f" (the other is in {other.document.file})" if other.document is not image.document else ""
+                )
+                self.problems.append(image.document.problem(("name",), message, hint))
+
+
+def _target(recipe: Recipe) -> Target:
+    webui = recipe.webui
+    root = webui.root.rstrip("/") if webui else "/stable-diffusion-webui"
+    data = (webui.data_dir if webui else None) or root
+    models = (webui.models_dir if webui else None) or f"{data}/models"
+    return Target(
+        root=root,
+        data_dir=data.rstrip("/"),
+        models_dir=models.rstrip("/"),
+        embeddings_dir=((webui.embeddings_dir if webui else None) or f"{data}/embeddings").rstrip("/"),
+        hf_home=recipe.hf_home.rstrip("/"),
+        uid=recipe.owner.uid,
+        gid=recipe.owner.gid,
+    )
+
+
+def _builtins(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:
+    """The values of `project.BUILTINS`."""
+    return {
+        "webui": {
+            "root": target.root,
+            "data_dir": target.data_dir,
+            "models_dir": target.models_dir,
+            "embeddings_dir": target.embeddings_dir,
+        },
+        "hf_home": target.hf_home,
+        "image": {"name": name, "platform": recipe.platform},
+    }
+
+
+def _has_template(raw: dict[str, Any]) -> bool:
+    files = raw.get("files")
+    return isinstance(files, dict) and any(isinstance(f, dict) and "template" in f for f in files.values())

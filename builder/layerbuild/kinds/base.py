@@ -1,0 +1,97 @@
+"""What every kind shares: weights paths, parent directories, the knowledge that `describe` may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from layerbuild.errors import SourceError
+from layerbuild.model import Content, Entry, Instance, Target, canonical_json
+from layerbuild.paths import parents
+
+WEIGHTS = "opt/weights/sha256"
+"""Where every weights layer puts its files, whatever the image."""
+
+Json = Mapping[str, Any]
+
+
+class Knowledge(Protocol):
+    """What is known of contents without opening them."""
+
+    def size(self, content: Content) -> int | None:
+        """Bytes of a content, None while nobody knows."""
+
+    def document(self, sha256: str) -> bytes:
+        """A small text by its digest: a git listing, a safetensors header.
+
+        Raises:
+            LayerbuildError: it is not on this machine.
+        """
+
+
+def instance(kind: str, revision: int, inputs: Json, label: str) -> Instance:
+    """An instance with its inputs in canonical form."""
+    return Instance(kind=kind, revision=revision, inputs=canonical_json(inputs), label=label)
+
+
+def strip(path: str) -> str:
+    """An absolute path as an entry's path."""
+    return path.strip("/")
+
+
+def weights_path(sha256: str) -> str:
+    """Absolute path of a weights file in every image."""
+    return f"/{WEIGHTS}/{sha256}"
+
+
+def owner(target: Target) -> dict[str, int]:
+    """The owner as inputs of an instance."""
+    return {"uid": target.uid, "gid": target.gid}
+
+
+SHARED_PARENTS = frozenset({"", "opt"})
+"""Directories of every base that no layer touches: repeating one would replace its attributes."""
+
+
+def base_directories(paths: Iterable[str], target: Target) -> list[dict[str, Any]]:
+    """Of the base's directories, those above `paths`, as inputs: their attributes are repeated."""
+    above = {parent for path in paths for parent in parents(path)}
+    return [
+        {"path": d.path, "mode": d.mode, "uid": d.uid, "gid": d.gid}
+        for d in sorted(target.directories, key=lambda d: d.path)
+        if d.path in above
+    ]
+
+
+def with_parents(entries: Iterable[Entry], inputs: Json, *, uid: int = 0, gid: int = 0) -> list[Entry]:
+    """`entries` and every directory above them, sorted by path bytes, parents first.
+
+    Directories named by `inputs["directories"]` repeat the base's attributes; the others are 0755
+    and owned by `uid` and `gid`.
+
+    Raises:
+        SourceError: something that is no directory has to hold another path.
+    """
+    by_path = {entry.path: entry for entry in entries}
+    known = {d["path"]: d for d in inputs.get("directories", ())}
+    for path in list(by_path):
+        for parent in parents(path):
+            if parent in SHARED_PARENTS:
+                continue
+            if parent in by_path:
+                _require_directory(by_path[parent], path)
+                continue
+            attributes = known.get(parent, {"mode": 0o755, "uid": uid, "gid": gid})
+            by_path[parent] = Entry(
+                path=parent, type="directory", mode=attributes["mode"], uid=attributes["uid"], gid=attributes["gid"]
+            )
+    # A parent is a prefix of what it holds, so it sorts first by itself.
+    return [by_path[path] for path in sorted(by_path, key=str.encode)]
+
+
+def _require_directory(entry: Entry, path: str) -> None:
+    if entry.type != "directory":
+        raise SourceError(
+            f"/{entry.path} is a {entry.type}, and /{path} needs it to be a directory",
+            hint="give one of them another name; if both come from one source, do not use it",
+        )

@@ -1,0 +1,28 @@
+"""The links layer of an image: symlinks where the webui looks, to weights where their content lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layerbuild.kinds.base import Json, base_directories, instance, owner, strip, weights_path, with_parents
+from layerbuild.model import Entry, Instance, Target
+
+KIND = "links"
+REVISION = 1
+
+
+def links(places: Mapping[str, str], target: Target, label: str) -> Instance:
+    """Links from absolute paths to weights by sha256."""
+    items = [{"path": strip(path), "sha256": sha256} for path, sha256 in sorted(places.items())]
+    directories = base_directories([item["path"] for item in items], target)
+    return instance(KIND, REVISION, {"links": items, "directories": directories, **owner(target)}, label)
+
+
+def describe(inputs: Json) -> list[Entry]:
+    """One symlink per item, and their parents."""
+    ids = {"uid": inputs["uid"], "gid": inputs["gid"]}
+    entries = [
+        Entry(path=item["path"], type="symlink", mode=0o777, target=weights_path(item["sha256"]), **ids)
+        for item in inputs["links"]
+    ]
+    return with_parents(entries, inputs, **ids)

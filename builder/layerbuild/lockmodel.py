@@ -1,0 +1,68 @@
+"""What a lock says, as values. `locktext.py` reads and writes it; `resolve.py` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from layerbuild.model import Directory, Facts, Pin, Receipt
+
+VERSION = 1
+PENDING = "pending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedLayer:
+    """A declaration's pins, by role, and the digest of what was asked for when they were made."""
+
+    declaration: str
+    pins: Mapping[str, Pin]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedBase:
+    """An image's base: its manifest for the image's platform, and directories that were looked up.
+
+    A path maps to None where the base has nothing there.
+    """
+
+    reference: str
+    digest: str
+    directories: Mapping[str, Directory | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedImage:
+    """One image: its base, its layers in order as `kind/label@key`, and what it became.
+
+    `manifest` is None until the image was composed once.
+    """
+
+    platform: str
+    base: LockedBase | None
+    layers: tuple[str, ...]
+    manifest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """The whole lock.
+
+    Attributes:
+        layers: by pin key.
+        files: facts by sha256.
+        receipts: by key.
+        images: by name.
+        unlocked: what could not be reached, and why: a pin key, or `base:REFERENCE`.
+    """
+
+    layers: Mapping[str, LockedLayer] = field(default_factory=dict)
+    files: Mapping[str, Facts] = field(default_factory=dict)
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    images: Mapping[str, LockedImage] = field(default_factory=dict)
+    unlocked: Mapping[str, str] = field(default_factory=dict)
+
+
+def layer_line(kind: str, label: str, key: str | None) -> str:
+    """How an image's list names a layer: enough of the key to notice any change."""
+    return f"{kind}/{label}@{key[:16] if key else PENDING}"

@@ -1,0 +1,137 @@
+"""A blob on its way out: where it may go, and its bytes checked while they are sent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urljoin
+
+from layerbuild import http
+from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
+from layerbuild.model import Readable
+
+
+class SendFailed(Exception):
+    """Reading what is to be sent failed: not the fault of who was to receive it.
+
+    Not a `LayerbuildError`, so that nothing between here and the sender takes it for the network's.
+    """
+
+    def __init__(self, failure: LayerbuildError) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Counter:
+    """Tells of bytes as they are sent, and can take them back when a try is given up."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._sent = 0
+
+    def add(self, amount: int) -> None:
+        """`amount` more bytes are sent."""
+        self._sent += amount
+        self._advance(amount)
+
+    def take_back(self) -> None:
+        """None of them counts."""
+        if self._sent:
+            self._advance(-self._sent)
+        self._sent = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadSession:
+    """An upload that a registry has opened. Its address may be a secret in itself."""
+
+    location: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """What became of a mount; true if the blob is there now.
+
+    A refused mount may come with the upload session that the registry opened instead.
+    """
+
+    mounted: bool
+    session: UploadSession | None = None
+
+    def __bool__(self) -> bool:
+        return self.mounted
+
+
+def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
+    """The session that the answer of `host` to a request for `url` names in its `Location`.
+
+    Raises:
+        DestinationError: it names none, or one that bytes cannot safely go to.
+    """
+    try:
+        target = urljoin(url, location or "")
+        scheme = http.origin(target)[0]
+    except ValueError:
+        target = scheme = ""
+    if not location or scheme not in ("http", "https") or (url.startswith("https:") and scheme == "http"):
+        raise DestinationError(
+            f"the registry {host} names no usable place to upload to",
+            cause=f"its Location is {http.redact(target)!r}" if location else "its answer has no Location",
+            hint="if it is behind a proxy, that proxy must pass on X-Forwarded-Proto and Host",
+        )
+    return UploadSession(location=target)
+
+
+def checked(blob: Readable, sent: Counter) -> Iterator[bytes]:
+    """The bytes of `blob`. The last chunk is given only when all of them are known to be right.
+
+    Args:
+        sent: told of the bytes of each chunk when the next one is asked for.
+
+    Raises:
+        ContentMismatch: `blob` is not what its digest and size say.
+        LayerbuildError: it cannot be read.
+    """
+    seen = hashlib.sha256()
+    size = 0
+    held = b""
+    for piece in _read(blob):
+        size += len(piece)
+        if size > blob.size:
+            raise _changed(blob, f"there are more than the {blob.size} bytes that there should be")
+        if held:
+            yield held
+            sent.add(len(held))
+        seen.update(piece)
+        held = piece
+    if size != blob.size:
+        raise _changed(blob, f"there are {size} bytes where there should be {blob.size}")
+    if f"sha256:{seen.hexdigest()}" != blob.digest:
+        raise _changed(blob, f"they have the digest sha256:{seen.hexdigest()}")
+    if held:
+        yield held
+        sent.add(len(held))
+
+
+def shielded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """`pieces`, whose errors come as `SendFailed`."""
+    try:
+        yield from pieces
+    except LayerbuildError as error:
+        raise SendFailed(error) from None
+
+
+def _read(blob: Readable) -> Iterator[bytes]:
+    try:
+        yield from blob.open()
+    except OSError as error:
+        raise SourceError(f"reading {blob.digest} failed", cause=error.strerror or type(error).__name__) from None
+
+
+def _changed(blob: Readable, cause: str) -> ContentMismatch:
+    return ContentMismatch(
+        f"the bytes of {blob.digest} are not what they should be",
+        cause=cause,
+        hint="a file changed since it was hashed: run the command again",
+    )

@@ -1,0 +1,297 @@
+"""Declarations as people write them: the shape of `layers/*.yaml` and `recipes/*.yaml`.
+
+These classes are the one definition of the format: they check what was written, and `layerbuild
+schema` prints their JSON Schema for editors. A field's description is its documentation.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from layerbuild.fields import (
+    AbsolutePath,
+    Commit,
+    Directory,
+    EnvName,
+    FilePath,
+    Hex64,
+    LayerName,
+    LinkTarget,
+    Mode,
+    Platform,
+    RelativePath,
+    Repository,
+    Scalar,
+    Suffix,
+)
+from layerbuild.paths import parents
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors; nothing is turned into a string behind the writer's back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Fetch(_Strict):
+    """One file from somewhere."""
+
+    source: str = Field(description="Where the bytes come from: hf://, https://, file:, git+https:// ...")
+    sha256: Hex64 | None = Field(default=None, description="Expected sha256, 64 lower-case hex digits.")
+    size: int | None = Field(default=None, ge=0, description="Expected size in bytes.")
+
+
+class _Layer(_Strict):
+    description: str | None = Field(default=None, description="For people; not part of any digest.")
+    licence: str | None = Field(default=None, description="SPDX identifier or name; for people.")
+    homepage: str | None = Field(default=None, description="Page of the model or project; for people.")
+
+
+ModelType = Literal[
+    "checkpoint",
+    "lora",
+    "vae",
+    "embedding",
+    "hypernetwork",
+    "upscaler",
+    "controlnet",
+    "vae-approx",
+    "vae-taesd",
+    "codeformer",
+    "gfpgan",
+    "blip",
+    "deepbooru",
+]
+
+
+class ModelLayer(_Layer):
+    """A model file that the webui lists. Its bytes become a weights layer; a link puts it in place."""
+
+    kind: Literal["model"]
+    type: ModelType = Field(description="Decides the directory and the key in the webui's hash cache.")
+    source: str = Field(description="Where the bytes come from.")
+    sha256: Hex64 | None = Field(default=None, description="Expected sha256; pins the file without any download.")
+    size: int | None = Field(default=None, ge=0, description="Expected size in bytes.")
+    filename: RelativePath | None = Field(
+        default=None,
+        description="Name below the type's directory, may hold a sub-folder. Default: the source's basename.",
+    )
+    directory: RelativePath | None = Field(
+        default=None, description="Another directory below the models directory, e.g. DAT for a DAT upscaler."
+    )
+    sidecars: dict[Suffix, Fetch | str] = Field(
+        default_factory=dict,
+        description="Small files that go with the model, by suffix: {'.yaml': hf://...} lies beside it as <stem>.yaml.",
+    )
+    links: Literal["symlink", "file"] = Field(
+        default="symlink",
+        description="'file' puts the file itself at its path, for tools that follow no links; it is then not shared.",
+    )
+
+    @model_validator(mode="after")
+    def _sidecars_leave_the_model_alone(self) -> ModelLayer:
+        suffix = posixpath.splitext(self.filename or self.source)[1]
+        if suffix in self.sidecars:
+            raise ValueError(f"the sidecar {suffix!r} would lie where the model itself lies")
+        return self
+
+
+class HuggingFaceLayer(_Layer):
+    """A snapshot in the Hugging Face cache, readable offline by every client version."""
+
+    kind: Literal["huggingface"]
+    source: str = Field(description="hf://ORG/NAME@REVISION, or file:DIRECTORY with 'repository' and 'revision'.")
+    files: list[str] | None = Field(
+        default=None, description="Files to take: names or globs, '!' excludes. Default: all of them."
+    )
+    absent: list[RelativePath] = Field(
+        default_factory=list,
+        description="Files that clients ask for and that do not exist: marked, so that no request is sent.",
+    )
+    repository: Repository | None = Field(default=None, description="ORG/NAME, where the source is a directory.")
+    revision: Commit | None = Field(default=None, description="Commit, where the source is a directory.")
+    refs: list[RelativePath] = Field(
+        default_factory=lambda: ["main"], description="Names under which clients find the commit."
+    )
+
+    @model_validator(mode="after")
+    def _directory_says_what_it_is(self) -> HuggingFaceLayer:
+        if self.source.startswith("file:") and not (self.repository and self.revision):
+            raise ValueError("a snapshot from a directory needs 'repository' (ORG/NAME) and 'revision' (40 hex digits)")
+        if not self.source.startswith("file:") and (self.repository or self.revision):
+            raise ValueError("'repository' and 'revision' belong to a file: source; here the source names both")
+        return self
+
+
+class WebuiLayer(_Layer):
+    """The webui's tree at a commit, with its checkouts below repositories/, each a layer of its own."""
+
+    kind: Literal["webui"]
+    source: str = Field(description="git+https://HOST/REPOSITORY@COMMIT")
+    version: str | None = Field(default=None, description="Release, e.g. 1.10.1. Default: known from the commit.")
+    flavor: Literal["a1111"] = Field(default="a1111", description="Which webui this is.")
+    repositories: dict[LayerName, str] = Field(
+        default_factory=dict, description="Directory below repositories/ -> git source with its commit."
+    )
+
+
+class FileSpec(_Strict):
+    """One file of a files layer: exactly one of source, template, content and link."""
+
+    source: str | None = Field(default=None, description="Where the bytes come from.")
+    sha256: Hex64 | None = None
+    size: int | None = Field(default=None, ge=0)
+    template: str | None = Field(default=None, description="A *.j2 file beside the declaration, rendered by Jinja2.")
+    content: str | None = Field(default=None, description="The text itself.")
+    link: LinkTarget | None = Field(default=None, description="Target of a symlink.")
+    mode: Mode | None = Field(default=None, description="Octal, in quotes; default 0644.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> FileSpec:
+        given = [n for n in ("source", "template", "content", "link") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of source, template, content and link, has {given or 'none'}")
+        if self.source is None and (self.sha256 or self.size is not None):
+            raise ValueError("'sha256' and 'size' belong to 'source'")
+        if self.link is not None and self.mode is not None:
+            raise ValueError("a link has no mode")
+        return self
+
+
+class FilesLayer(_Layer):
+    """Files, downloads, links and rendered templates at absolute paths."""
+
+    kind: Literal["files"]
+    files: dict[FilePath, FileSpec | str] = Field(description="Path -> where it comes from (or just the source).")
+    vars: dict[str, Scalar] = Field(default_factory=dict, description="Defaults for the templates; a recipe overrides.")
+
+    @model_validator(mode="after")
+    def _no_file_holds_another(self) -> FilesLayer:
+        for path in self.files:
+            for above in parents(path[1:]):
+                if f"/{above}" in self.files:
+                    raise ValueError(f"'/{above}' is a file here, and {path!r} needs it to be a directory")
+        return self
+
+
+Layer = ModelLayer | HuggingFaceLayer | WebuiLayer | FilesLayer
+LAYER_KINDS: dict[str, type[ModelLayer] | type[HuggingFaceLayer] | type[WebuiLayer] | type[FilesLayer]] = {
+    "model": ModelLayer,
+    "huggingface": HuggingFaceLayer,
+    "webui": WebuiLayer,
+    "files": FilesLayer,
+}
+
+
+class WebuiTarget(_Strict):
+    """Where the webui lies in the image, and who put it there."""
+
+    root: Directory = Field(default="/stable-diffusion-webui", description="The webui's directory.")
+    provided_by: Literal["base", "layer"] | None = Field(
+        default=None, description="'base' where the base image already holds the webui. Default: a webui layer."
+    )
+    data_dir: Directory | None = Field(default=None, description="--data-dir. Default: root.")
+    models_dir: Directory | None = Field(default=None, description="--models-dir. Default: <data_dir>/models.")
+    embeddings_dir: Directory | None = Field(default=None, description="Default: <data_dir>/embeddings.")
+    version: str | None = Field(default=None, description="Release, e.g. 1.10.1, where no webui layer tells it.")
+    inspect: bool = Field(
+        default=True,
+        description="Read the base's directories at lock time, so that layers repeat their owner and mode. "
+        "false: take them to be 0755 and owned by 'owner'.",
+    )
+
+
+class OwnerSpec(_Strict):
+    """Numeric owner of what the image's own layers hold, weights excepted (they are shared).
+
+    A tar header holds seven octal digits.
+    """
+
+    uid: int = Field(default=0, ge=0, le=0o7777777)
+    gid: int = Field(default=0, ge=0, le=0o7777777)
+
+
+class ImageConfig(_Strict):
+    """The image's runtime configuration (OCI image-spec 1.1, config.md). It adds to the base's."""
+
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    env: dict[EnvName, Scalar] = Field(default_factory=dict)
+    workdir: AbsolutePath | None = None
+    user: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    ports: list[str] = Field(default_factory=list, description="e.g. ['3000/tcp']")
+    volumes: list[AbsolutePath] = Field(default_factory=list)
+    stop_signal: str | None = None
+
+
+class Recipe(_Strict):
+    """One family of images: a base, layers by name, configuration, and a matrix that multiplies them."""
+
+    name: str | None = Field(default=None, description="Image name. Default: the recipe file's name.")
+    description: str | None = Field(default=None, description="For people; not part of any digest.")
+    matrix: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(
+        default_factory=dict, description="Variable -> values; one image for each combination."
+    )
+    vars: dict[str, Scalar] = Field(default_factory=dict, description="Further variables for {{ }}.")
+    base: str = Field(default="scratch", description="Base image reference, oci:DIR:NAME:TAG, or scratch.")
+    platform: Platform = Field(default="linux/amd64", description="os/architecture[/variant]")
+    webui: WebuiTarget | None = Field(default=None, description="Where the webui lies; needed for models.")
+    hf_home: Directory = Field(default="/opt/huggingface", description="HF_HOME of the image.")
+    layers: list[str] = Field(default_factory=list, description="Names from layers/ or the catalog. '' is skipped.")
+    config: ImageConfig = Field(default_factory=ImageConfig)
+    annotations: dict[str, str] = Field(default_factory=dict, description="Manifest annotations.")
+    tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of the manifest digest.")
+    compression: Literal["zstd", "gzip"] = Field(default="zstd", description="Of all layers but weights.")
+    stacking: Literal["software-first", "weights-first"] = "software-first"
+    owner: OwnerSpec = Field(default_factory=OwnerSpec)
+
+
+def json_schema(what: Literal["layers", "recipe"]) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a layers file or a recipe, for editors.
+
+    Where Jinja2 may give the value, markup is as good as the value itself.
+    """
+    if what == "recipe":
+        schema = Recipe.model_json_schema()
+        schema["title"] = "layerbuild recipe"
+    else:
+        from pydantic import RootModel  # noqa: PLC0415  # only this command needs it
+
+        class Layers(RootModel[dict[LayerName, Annotated[Layer, Field(discriminator="kind")]]]):
+            """Layer declarations by name."""
+
+        schema = Layers.model_json_schema()
+        schema["title"] = "layerbuild layers"
+    schema["$defs"] = {name: _or_markup(definition) for name, definition in schema.get("$defs", {}).items()}
+    if what == "recipe":
+        schema["properties"] = {name: _or_markup(value) for name, value in schema["properties"].items()}
+    else:
+        schema["additionalProperties"] = False
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+_MARKUP = r"\{\{|\{%"
+
+
+def _or_markup(node: Any) -> Any:
+    """A JSON Schema that also takes markup wherever it narrows text, a number or a key."""
+    if not isinstance(node, dict):
+        return [_or_markup(item) for item in node] if isinstance(node, list) else node
+    if "pattern" in node or "enum" in node or node.get("type") in ("integer", "number", "boolean"):
+        about = {key: node[key] for key in ("title", "description", "default") if key in node}
+        rule = {key: value for key, value in node.items() if key not in about}
+        return {**about, "anyOf": [rule, {"type": "string", "pattern": _MARKUP}]}
+    result = {
+        key: {name: _or_markup(v) for name, v in value.items()} if key == "properties" else _or_markup(value)
+        for key, value in node.items()
+        if key != "default"
+    }
+    if "patternProperties" in node:
+        patterns = result["patternProperties"]
+        patterns[_MARKUP] = next(iter(patterns.values()))
+        result["additionalProperties"] = False
+    return result | ({"default": node["default"]} if "default" in node else {})

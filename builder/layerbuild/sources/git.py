@@ -1,0 +1,178 @@
+"""`git+https://`, `git+file:` and, for loopback hosts, `git+http://`: the tree of a commit.
+
+    git+https://HOST/REPO@REV       git+file:///PATH@REV       git+file:RELATIVE@REV
+
+REV is a commit (40 digits), a branch, a tag, a full ref name or HEAD; it stands after the last `@`.
+The pin is the commit, its tree and the digest of the listing; blobs are taken raw: no autocrlf, no
+filters, no export-ignore. Objects are verified by git as they arrive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from layerbuild import http
+from layerbuild.errors import SourceError
+from layerbuild.model import Content, Pin, PinnedFile, canonical_json, sha256_hex
+from layerbuild.sources import gittree
+from layerbuild.sources.base import Context, Request, declared, is_hex, mismatch, shown
+from layerbuild.sources.gitcache import GitCache
+
+# git-check-ref-format(1), and no leading dash.
+_REF = re.compile(r"(?!-|/|.*(?:\.\.|@\{|//|/\.))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A parsed git URI. `repository` is the part before the `@`, as written."""
+
+    repository: str
+    url: str
+    revision: str
+
+
+class GitSource:
+    """Reads git repositories through the git command and a cache of bare ones."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def resolve(self, request: Request) -> Pin:
+        """See `Source.resolve`. The commit is fetched: only then are tree and listing known.
+
+        Raises:
+            NotFound, AccessDenied, Unreachable: of the repository, the ref or the commit.
+            SourceError: a tree that no layer may hold, or an address that is not one.
+        """
+        address = self._parse(request.uri)
+        if request.files is not None or request.absent or declared(request) != (None, None):
+            raise SourceError(
+                f"{shown(request.uri)} is a git tree",
+                cause="`files`, `absent`, `sha256` and `size` do not apply to one: its commit names all of it",
+                hint="remove them from the declaration",
+            )
+        cache = GitCache(self._context, address.url, shown(address.repository))
+        revision = address.revision
+        commit = revision if is_hex(revision, 40) else cache.look_up(revision)
+        cache.ensure(commit)
+        return Pin(
+            source=f"{address.repository}@{commit}",
+            revision=commit,
+            ref=revision if revision != commit else None,
+            tree=cache.tree(commit),
+            listing=sha256_hex(self._listing(cache, commit, shown(address.repository))),
+        )
+
+    def listing(self, pin: Pin) -> bytes:
+        """Canonical JSON of the pinned tree: a list, sorted by the paths' bytes, of objects with
+        `path`, `mode` (100644, 100755 or 120000), `blob`, `size` in bytes, and for links `target`.
+
+        Raises:
+            ContentMismatch: it is not what was pinned.
+            SourceError: the commit is not here and cannot be fetched.
+        """
+        cache, commit, what = self._open(pin)
+        if pin.tree is not None and cache.tree(commit) != pin.tree:
+            raise mismatch(what, f"the commit's tree is {cache.tree(commit)}, {pin.tree} is pinned")
+        listing = self._listing(cache, commit, what)
+        if pin.listing is not None and sha256_hex(listing) != pin.listing:
+            raise mismatch(what, f"the listing's sha256 is {sha256_hex(listing)}, {pin.listing} is pinned")
+        return listing
+
+    def open_many(self, pin: Pin, blobs: Sequence[Content]) -> Iterator[tuple[Content, Iterator[bytes]]]:
+        """Contents of blobs, named by `git_blob`, in the order asked for, by one git process.
+
+        Each iterator must be used before the next pair is taken; every blob is checked by its id.
+
+        Raises:
+            ContentMismatch: the cache is damaged.
+            SourceError: a blob is not in the repository, or the commit cannot be fetched.
+        """
+        cache, _, what = self._open(pin)
+        for content in blobs:
+            if not is_hex(content.git_blob, 40):
+                raise SourceError(f"{what}: no blob id is known for {content.id}")
+        return cache.blobs(blobs)
+
+    def open(self, pin: Pin, file: PinnedFile, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See `Source.open`. For many blobs `open_many` is faster."""
+        for _, chunks in self.open_many(pin, [file.content]):
+            position = 0
+            for chunk in chunks:
+                start = max(0, offset - position)
+                stop = len(chunk) if length is None else min(len(chunk), offset + length - position)
+                position += len(chunk)
+                if start < stop:
+                    yield chunk[start:stop]
+
+    def _open(self, pin: Pin) -> tuple[GitCache, str, str]:
+        address = self._parse(pin.source)
+        what = shown(address.repository)
+        if not is_hex(address.revision, 40) or pin.revision not in (None, address.revision):
+            raise SourceError(f"{what}: the lock names no commit for it", hint="layerbuild lock --update NAME")
+        cache = GitCache(self._context, address.url, what)
+        cache.ensure(address.revision)
+        return cache, address.revision, what
+
+    @staticmethod
+    def _listing(cache: GitCache, commit: str, what: str) -> bytes:
+        def read(entries: list[gittree.TreeEntry]) -> dict[str, bytes]:
+            wanted = {e.blob: Content(size=e.size, git_blob=e.blob) for e in entries}
+            return {c.git_blob or "": b"".join(chunks) for c, chunks in cache.blobs(list(wanted.values()))}
+
+        entries = gittree.parse(cache.list_tree(commit), what=what)
+        return canonical_json(gittree.document(entries, read, what=what)).encode()
+
+    def _parse(self, uri: str) -> Address:
+        repository, at, revision = uri.rpartition("@")
+        if not at:
+            raise _malformed(uri, "it names no revision")
+        if is_hex(revision.lower(), 40):
+            revision = revision.lower()
+        elif not _REF.fullmatch(revision) or len(revision) > 255:
+            raise _malformed(uri, "what follows the @ is no commit, branch or tag")
+        return Address(repository=repository, url=_url(uri, repository, self._context.project), revision=revision)
+
+
+def _url(uri: str, repository: str, project: Path) -> str:
+    """The address of the repository that `uri` names, as git takes it."""
+    scheme, _, rest = repository.partition(":")
+    scheme = scheme.lower().removeprefix("git+")
+    if not repository.isprintable() or (" " in repository and scheme != "file"):
+        raise _malformed(uri, "it has a space or a control character")
+    if scheme == "file":
+        if rest.startswith("//") and not rest.startswith("///"):
+            raise _malformed(uri, "it names another machine")
+        return "file://" + quote(str((project / rest.removeprefix("//")).absolute()))
+    try:
+        parts = urlsplit(f"{scheme}:{rest}")
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise _malformed(uri, "it cannot be parsed") from None
+    if not host or host.startswith("-") or parts.query or parts.fragment or not parts.path.strip("/"):
+        raise _malformed(uri, "it names no repository on a host")
+    if "@" in parts.netloc:
+        raise SourceError(
+            f"{shown(uri)} has a user name in it",
+            cause="declarations and locks are shared, passwords are not",
+            hint="use the address of a public repository, or git+file: for a clone that you have",
+        )
+    if scheme == "http" and not http.is_loopback(host):
+        raise SourceError(
+            f"{shown(uri)} is not encrypted",
+            cause="git+http is for this machine only: a branch's answer could be anybody's",
+            hint="use git+https",
+        )
+    return f"{scheme}:{rest}"
+
+
+def _malformed(uri: str, cause: str) -> SourceError:
+    return SourceError(
+        f"{shown(uri)} is not an address of a git tree",
+        cause=cause,
+        hint="write git+https://HOST/REPO@COMMIT, or git+file:PATH@BRANCH for a clone on this machine",
+    )

@@ -1,0 +1,108 @@
+"""`cache.json`: what the webui would have computed at its first start, computed before.
+
+Sections and values as the webui's `modules/cache.py` and `modules/hashes.py` write them. A plain
+`cache.json` serves every release: 1.9 and later convert it once into their own database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from layerbuild.model import MTIME, Content, Facts
+from layerbuild.webui.modeltypes import MODEL_TYPES, CacheKeys, is_safetensors
+
+FILENAME = "cache.json"
+
+_METADATA_SINCE = {"checkpoint": (1, 6), "lora": (1, 5)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedModel:
+    """A model at its place in one image.
+
+    Attributes:
+        type: key of `MODEL_TYPES`.
+        name: below the type's directory, with its sub-folder.
+        path: absolute path in the image.
+        content: of the model file.
+        layer: name of the declaration, for messages.
+    """
+
+    type: str
+    name: str
+    path: str
+    content: Content
+    layer: str
+
+    @property
+    def keys(self) -> CacheKeys:
+        """Its keys in the hash cache."""
+        return MODEL_TYPES[self.type].keys(self.name)
+
+
+FactName = Literal["header", "addnet"]
+
+
+def needed_facts(model: PlacedModel, version: tuple[int, ...] | None) -> frozenset[FactName]:
+    """Which facts of the file's content its entries need, beyond its sha256."""
+    needed: set[FactName] = set()
+    if stores_metadata(model, version):
+        needed.add("header")
+    if model.keys.section == "hashes-addnet":
+        needed |= {"header", "addnet"}
+    return frozenset(needed)
+
+
+def pending_facts(model: PlacedModel, version: tuple[int, ...] | None, facts: Facts | None) -> frozenset[FactName]:
+    """Those of `needed_facts` that nobody has learnt yet."""
+    known = set()
+    if facts is not None and facts.safetensors is not None:
+        known.add("header")
+        if not facts.safetensors or facts.addnet is not None:
+            known.add("addnet")
+    return needed_facts(model, version) - known
+
+
+def stores_metadata(model: PlacedModel, version: tuple[int, ...] | None) -> bool:
+    """Whether the webui of `version` (None: the newest) stores the header's metadata."""
+    since = _METADATA_SINCE.get(model.type)
+    return since is not None and is_safetensors(model.name) and (version is None or version >= since)
+
+
+def collisions(models: Iterable[PlacedModel]) -> list[tuple[PlacedModel, PlacedModel, str]]:
+    """Pairs of models that the webui would take for one another, with the path or key they share."""
+    found = []
+    paths: dict[str, PlacedModel] = {}
+    keys: dict[str, PlacedModel] = {}
+    for model in models:
+        other = paths.setdefault(model.path, model)
+        if other is not model:
+            found.append((other, model, model.path))
+            continue
+        if model.keys.key is None or not model.keys.unique:
+            continue
+        other = keys.setdefault(model.keys.key, model)
+        if other is not model:
+            found.append((other, model, model.keys.key))
+    return found
+
+
+def cache_json(sections: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The file's bytes: `indent=4`, no newline at the end, ASCII (a header may hold anything that
+    JSON can escape, also what UTF-8 cannot)."""
+    ordered = {name: {key: sections[name][key] for key in sorted(sections[name])} for name in sorted(sections)}
+    return json.dumps(ordered, indent=4, ensure_ascii=True).encode()
+
+
+def hash_entry(sha256: str) -> dict[str, Any]:
+    """An entry of `hashes` and `hashes-addnet`. The mtime is exactly the tar's: an older one is
+    stale for every release, another one for the development branch."""
+    return {"mtime": float(MTIME), "sha256": sha256}
+
+
+def metadata_entry(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of `safetensors-metadata`."""
+    return {"mtime": float(MTIME), "value": dict(value)}

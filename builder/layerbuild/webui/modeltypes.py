@@ -1,0 +1,108 @@
+"""Where the webui looks for each type of model, and under which key its hash cache remembers it.
+
+Read from the webui's `modules/sd_models.py`, `sd_vae.py`, `hashes.py`, `textual_inversion/`,
+`hypernetworks/` and `extensions-builtin/Lora/network.py`, releases 1.4 to 1.10.1.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from layerbuild.model import Target
+
+Section = Literal["hashes", "hashes-addnet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheKeys:
+    """What the webui remembers of one file.
+
+    Attributes:
+        section, key: where its hash stands; None where the webui never hashes it.
+        metadata: key in `safetensors-metadata`, None where nothing is stored.
+        unique: whether two models under one key are refused. Every VAE has the same key, and that
+            is the webui's own choice: several VAEs have no entry then.
+    """
+
+    section: Section | None = None
+    key: str | None = None
+    metadata: str | None = None
+    unique: bool = True
+
+
+NONE = CacheKeys()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelType:
+    """A type of model: its directory below `anchor`, and its keys by name below that directory."""
+
+    anchor: Literal["models", "embeddings"] = "models"
+    directory: str
+    keys: Callable[[str], CacheKeys] = lambda _: NONE
+
+
+def is_safetensors(name: str) -> bool:
+    """By the extension, as the webui decides."""
+    return posixpath.splitext(name)[1].lower() == ".safetensors"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the webui lists no file of that name: a component of its path begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0]
+
+
+def _checkpoint(name: str) -> CacheKeys:
+    key = f"checkpoint/{name}"
+    return CacheKeys(section="hashes", key=key, metadata=key if is_safetensors(name) else None)
+
+
+def _lora(name: str) -> CacheKeys:
+    key = f"lora/{_stem(name)}"
+    if is_safetensors(name):
+        return CacheKeys(section="hashes-addnet", key=key, metadata=key)
+    return CacheKeys(section="hashes", key=key)
+
+
+def _vae(_: str) -> CacheKeys:
+    return CacheKeys(section="hashes", key="vae", unique=False)
+
+
+def _embedding(name: str) -> CacheKeys:
+    return CacheKeys(section="hashes", key=f"textual_inversion/{_stem(name)}")
+
+
+def _hypernetwork(name: str) -> CacheKeys:
+    return CacheKeys(section="hashes", key=f"hypernet/{_stem(name)}")
+
+
+MODEL_TYPES = {
+    "checkpoint": ModelType(directory="Stable-diffusion", keys=_checkpoint),
+    "lora": ModelType(directory="Lora", keys=_lora),
+    "vae": ModelType(directory="VAE", keys=_vae),
+    "embedding": ModelType(anchor="embeddings", directory="", keys=_embedding),
+    "hypernetwork": ModelType(directory="hypernetworks", keys=_hypernetwork),
+    "upscaler": ModelType(directory="ESRGAN"),
+    "controlnet": ModelType(directory="ControlNet"),
+    "vae-approx": ModelType(directory="VAE-approx"),
+    "vae-taesd": ModelType(directory="VAE-taesd"),
+    "codeformer": ModelType(directory="Codeformer"),
+    "gfpgan": ModelType(directory="GFPGAN"),
+    "blip": ModelType(directory="BLIP"),
+    "deepbooru": ModelType(directory="torch_deepdanbooru"),
+}
+
+
+def place(type_name: str, name: str, target: Target, directory: str | None = None) -> str:
+    """Absolute path of a model called `name` (may hold a sub-folder) in the image."""
+    model_type = MODEL_TYPES[type_name]
+    base = target.embeddings_dir if model_type.anchor == "embeddings" else target.models_dir
+    folder = directory if directory is not None else model_type.directory
+    return posixpath.join(base, folder, name) if folder else posixpath.join(base, name)
