@@ -17,6 +17,7 @@ from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry import receiving
 from layerbuild.registry.layertar import layer_headers
 from layerbuild.registry.manifests import (
+    INDEX_TYPE,
     INDEXES,
     MANIFESTS,
     config_of,
@@ -230,11 +231,10 @@ class _LayoutBackend:
     def document(self, digest: str) -> tuple[str, bytes]:
         layoutdir.require_layout(self._path)
         data = self._small(layoutdir.stored_blob(self._path, digest))
-        said = read_object(data, str(self._path)).get("mediaType")
-        entries = layoutdir.read_index(self._path)["manifests"]
-        # a manifest need not say what it is, but whatever names it does
-        listed = next((e.get("mediaType") for e in entries if isinstance(e, dict) and e.get("digest") == digest), None)
-        return str(said or listed or MANIFESTS[0]), data
+        document = read_object(data, str(self._path))
+        # a layout does not tell the type of a blob, and the document itself need not
+        implied = INDEX_TYPE if "manifests" in document else MANIFESTS[0]
+        return str(document.get("mediaType") or implied), data
 
     def blob(self, descriptor: Descriptor) -> Readable:
         return layoutdir.FileBlob(digest=descriptor.digest, size=descriptor.size, layout=self._path)

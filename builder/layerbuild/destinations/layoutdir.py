@@ -51,6 +51,8 @@ def check_layout(path: Path) -> bool:
         return False
     except NotADirectoryError:
         raise DestinationError(f"{path} is not a directory", hint="name a directory that is empty or new") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     if "oci-layout" not in names:
         if _is_unfinished(path, names):
             return False
@@ -99,8 +101,11 @@ def _is_unfinished(path: Path, names: Sequence[str]) -> bool:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        data = stream.read(_LARGEST_INDEX + 1)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_LARGEST_INDEX + 1)
+    except OSError as error:
+        raise _unreadable(file, error) from None
     try:
         value = json.loads(data) if len(data) <= _LARGEST_INDEX else None
     except (ValueError, RecursionError):
@@ -108,6 +113,14 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DestinationError(f"{file} is damaged", cause="it is not a JSON object", hint="name another directory")
     return value
+
+
+def _unreadable(path: Path, error: OSError) -> DestinationError:
+    return DestinationError(
+        f"{path} cannot be read",
+        cause=error.strerror or type(error).__name__,
+        hint="check the directory and its permissions; a layout that lacks a file is damaged",
+    )
 
 
 def require_layout(path: Path) -> None:
@@ -153,6 +166,4 @@ class FileBlob:
                 while piece := stream.read(BLOCK):
                     yield piece
         except OSError as error:
-            raise DestinationError(
-                f"the blob {self.digest} cannot be read from {self.layout}", cause=error.strerror
-            ) from None
+            raise _unreadable(blob_path(self.layout, self.digest), error) from None

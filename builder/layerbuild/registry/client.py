@@ -106,7 +106,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         self._expect(response, (200,), f"look for {digest} in {repository}")
         size = response.headers.get("Content-Length", "")
         answers.finish(response)
-        if not size.isdigit():
+        if not http.is_count(size):
             raise DestinationError(f"the registry {self.host} does not tell the size of {digest} in {repository}")
         return int(size)
 
@@ -202,7 +202,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
                 if refusal is None:
                     return
                 failure: LayerbuildError = self._refused(refusal, f"store {blob.digest} in {repository}")
-                again = refusal.status in http.RETRIED or refusal.has("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID")
+                # 404: the session has gone
+                again = refusal.status in http.RETRIED or refusal.status == 404
             except SendFailed as error:
                 sent.take_back()
                 raise error.failure from None
