@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 COMMITS = {
+    "1.6.1": "4afaaf8a020c1df457bcf7250cb1c7f609699fa7",
     "1.9.3": "1c0a0c4c26f78c32095ebc7f8af82f5c04fca8c0",
     "1.9.4": "feee37d75f1b168768014e4634dcb156ee649c05",
     "1.10.1": "82a973c04367123ae98bd9abdf80d9eda9b910e2",
@@ -14,7 +15,6 @@ COMMITS = {
 PREFIXES = {
     "1.4.0": "394ffa7b",
     "1.5.2": "c9c8485b",
-    "1.6.1": "4afaaf8a",
     "1.7.0": "cf2772fa",
     "1.8.0": "bef51aed",
     "1.9.0": "adadb4e3",

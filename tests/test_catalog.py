@@ -1,0 +1,133 @@
+"""The repository's own catalog and recipes as declarations. What the worker does is in test_worker.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layerbuild import images, project
+from layerbuild.images import ImageDeclaration, LayerUse
+from layerbuild.schema import FilesLayer, HuggingFaceLayer, ModelLayer, WebuiLayer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def expand(root: Path) -> dict[str, ImageDeclaration]:
+    return {image.name: image for image in images.expand(project.load(root))}
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LayerUse]:
+    """Every layer of the catalog as a recipe would use it."""
+    root = tmp_path_factory.mktemp("everything")
+    names = list(project.load(REPOSITORY).layers)
+    webuis = [name for name in names if name.startswith("webui-")]
+    others = [name for name in names if name not in webuis]
+    (root / "recipes").mkdir()
+    recipe = {
+        "name": "all-{{ release }}",
+        "matrix": {"release": webuis},
+        "layers": ["{{ release }}", *others],
+    }
+    (root / "recipes" / "all.yaml").write_text(yaml.safe_dump(recipe))
+    return {use.name: use for image in expand(root).values() for use in image.uses}
+
+
+def sources(use: LayerUse) -> Iterator[str]:
+    layer = use.layer
+    if isinstance(layer, FilesLayer):
+        for spec in layer.files.values():
+            source = spec if isinstance(spec, str) else spec.source
+            if source is not None:
+                yield source
+    else:
+        yield layer.source
+        if isinstance(layer, WebuiLayer):
+            yield from layer.repositories.values()
+
+
+def test_every_layer_of_the_catalog_can_be_used(catalog: dict[str, LayerUse]) -> None:
+    assert set(catalog) == set(project.load(REPOSITORY).layers)
+
+
+def test_what_a_commit_can_pin_is_pinned_by_one(catalog: dict[str, LayerUse]) -> None:
+    for name, use in catalog.items():
+        for source in sources(use):
+            if source.startswith("hf://"):
+                assert COMMIT.fullmatch(source.partition("@")[2].partition("/")[0]), (name, source)
+            elif source.startswith("git+https://"):
+                assert COMMIT.fullmatch(source.rpartition("@")[2]), (name, source)
+            elif source.startswith("https://raw.githubusercontent.com/"):
+                assert COMMIT.fullmatch(source.split("/")[5]), (name, source)
+            else:
+                assert source.startswith("https://"), (name, source)
+
+
+def test_no_two_models_of_the_catalog_lie_at_one_path(catalog: dict[str, LayerUse]) -> None:
+    models = [use.layer for use in catalog.values() if isinstance(use.layer, ModelLayer)]
+    places = [(m.type, m.directory, m.filename or m.source.rpartition("/")[2]) for m in models]
+    assert len(set(places)) == len(places)
+
+
+def test_digests_of_the_catalog_are_not_copied_from_one_entry_to_another(catalog: dict[str, LayerUse]) -> None:
+    digests = [use.layer.sha256 for use in catalog.values() if isinstance(use.layer, ModelLayer) and use.layer.sha256]
+    assert len(set(digests)) == len(digests) > 0
+
+
+def test_stable_diffusion_15_is_the_one_of_the_issue(catalog: dict[str, LayerUse]) -> None:
+    layer = catalog["sd15"].layer
+    assert isinstance(layer, ModelLayer)
+    assert layer.type == "checkpoint"
+    assert layer.source == (
+        "hf://stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+        "/v1-5-pruned-emaonly.safetensors"
+    )
+    assert layer.sha256 == "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa"
+    assert layer.size == 4265146304
+    assert layer.filename == "v1-5-pruned-emaonly.safetensors"
+
+
+def test_clip_marks_what_the_webui_asks_for_in_vain(catalog: dict[str, LayerUse]) -> None:
+    layer = catalog["clip-l14"].layer
+    assert isinstance(layer, HuggingFaceLayer)
+    assert layer.files is not None
+    assert len(layer.files) == 5
+    assert layer.absent == ["added_tokens.json"]
+
+
+@pytest.mark.parametrize("release", ["1.6.1", "1.9.4", "1.10.1"])
+def test_a_webui_has_the_checkouts_of_its_release(catalog: dict[str, LayerUse], release: str) -> None:
+    layer = catalog[f"webui-{release}"].layer
+    assert isinstance(layer, WebuiLayer)
+    old = release == "1.6.1"
+    assert set(layer.repositories) == {
+        "stable-diffusion-stability-ai",
+        "generative-models",
+        "k-diffusion",
+        "BLIP",
+        "CodeFormer" if old else "stable-diffusion-webui-assets",
+    }
+
+
+def test_recipes_expand_to_the_images_they_promise() -> None:
+    expanded = expand(REPOSITORY)
+    assert {name: image.target.version for name, image in expanded.items()} == {
+        "a1111-sd15-1.6.1": (1, 6, 1),
+        "a1111-sd15-1.9.4": (1, 9, 4),
+        "a1111-sd15-1.10.1": (1, 10, 1),
+        "a1111-sdxl": (1, 10, 1),
+        "a1111-on-your-base": (1, 9, 4),
+    }
+    assert all(image.recipe.config.env["HF_HUB_OFFLINE"] == "1" for image in expanded.values())
+
+
+def test_the_documentation_names_every_layer_and_every_variable() -> None:
+    text = (REPOSITORY / "docs" / "catalog.md").read_text()
+    described = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
+    layers = project.load(REPOSITORY).layers
+    assert described == set(layers) | set(layers["runpod-worker"].raw["vars"])
