@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from layerbuild.buckets import SLOTS, Buckets, choose, groups
 from layerbuild.errors import Problem, ProjectError
 from layerbuild.images import ImageDeclaration, LayerUse
 from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, outer_paths, requests, weights
@@ -55,6 +56,7 @@ class ComposedImage:
         layers: in order, without the base's.
         models: every model at its place.
         pending: facts that must be learnt before the hash cache can be made, by sha256.
+        buckets: how the smaller model files share layers, where there are more than slots for them.
     """
 
     declaration: ImageDeclaration
@@ -62,6 +64,7 @@ class ComposedImage:
     layers: tuple[ComposedLayer, ...]
     models: tuple[PlacedModel, ...]
     pending: Mapping[str, frozenset[FactName]]
+    buckets: Buckets | None = None
 
     @property
     def name(self) -> str:
@@ -97,9 +100,15 @@ def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
     maker = _Maker(image, target, lock)
     for use in image.uses:
         maker.add(use)
+    buckets = maker.share_layers(locked.buckets if locked else None)
     maker.derived()
     return ComposedImage(
-        declaration=image, base=base, layers=tuple(maker.layers), models=tuple(maker.models), pending=maker.pending
+        declaration=image,
+        base=base,
+        layers=tuple(maker.layers),
+        models=tuple(maker.models),
+        pending=maker.pending,
+        buckets=buckets,
     )
 
 
@@ -115,6 +124,7 @@ class _Maker:
         self.links: dict[str, str] = {}
         self.pending: dict[str, frozenset[FactName]] = {}
         self._seen: set[str] = set()
+        self._sizes: dict[str, int | None] = {}
 
     def add(self, use: LayerUse) -> None:
         """The layers that a declaration stands for itself, and what it wants of the derived ones."""
@@ -152,12 +162,35 @@ class _Maker:
             return
         for where, what in placed.items():
             assert what.sha256 is not None
-            self.links[where] = what.sha256
+            if self.links.setdefault(where, what.sha256) != what.sha256:
+                hint = "give one of the models another 'filename'"
+                raise ProjectError(
+                    [use.document.problem(use.path, f"another model already puts a file at {where}", hint)]
+                )
         self._weights(list(placed.values()), use.name)
+
+    def share_layers(self, kept: Buckets | None) -> Buckets | None:
+        """Put the smaller model files together where there are more of them than layer slots."""
+        single = [layer for layer in self.layers if layer.kind == weights.KIND]
+        if len(single) <= SLOTS:
+            return None
+        labels = {sha: layer.label for layer in single if layer.instance for sha in weights.files(layer.instance)}
+        sizes = {sha256: self._sizes.get(sha256) for sha256 in labels}
+        try:
+            buckets = choose(sizes, kept)
+        except ValueError as error:
+            problem = self.image.document.problem(("layers",), f"image {self.image.name}: {error}", "split the recipe")
+            raise ProjectError([problem]) from None
+        self.layers = [layer for layer in self.layers if layer.kind != weights.KIND]
+        self._seen -= {layer.instance.key for layer in single if layer.instance}
+        for name, group in groups(sizes, buckets).items():
+            alone = len(group) == 1 and name == group[0]
+            self._put(weights.group(group, labels[name] if alone else f"bucket-{name}"), "weights")
+        return buckets
 
     def derived(self) -> None:
         """The links and hash-cache layers."""
-        name = self.image.recipe.name or self.image.name
+        name = self.image.name
         if self.links:
             self._put(links.links(self.links, self.target, name), "links")
         version = self.target.version
@@ -197,7 +230,9 @@ class _Maker:
 
     def _with_size(self, content: Content) -> Content:
         facts = self.lock.files.get(content.sha256 or "")
-        return replace(content, size=facts.size) if content.size is None and facts else content
+        content = replace(content, size=facts.size) if content.size is None and facts else content
+        self._sizes[content.sha256 or ""] = content.size
+        return content
 
     def _sized(self, pin: Pin) -> Pin:
         return replace(pin, files=tuple(replace(f, content=self._with_size(f.content)) for f in pin.files))

@@ -253,11 +253,11 @@ class _Expander:
 def _target(recipe: Recipe) -> Target:
     webui = recipe.webui
     root = webui.root.rstrip("/") if webui else "/stable-diffusion-webui"
-    data = (webui.data_dir if webui else None) or root
+    data = ((webui.data_dir if webui else None) or root).rstrip("/")
     models = (webui.models_dir if webui else None) or f"{data}/models"
     return Target(
         root=root,
-        data_dir=data.rstrip("/"),
+        data_dir=data,
         models_dir=models.rstrip("/"),
         embeddings_dir=((webui.embeddings_dir if webui else None) or f"{data}/embeddings").rstrip("/"),
         hf_home=recipe.hf_home.rstrip("/"),

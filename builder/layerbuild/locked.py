@@ -91,6 +91,8 @@ def differences(image: ComposedImage, lock: Lock) -> list[str]:
     """Layers that the lock lists and the declarations do not give, or the other way round."""
     listed = lock.images[image.name].layers
     made = tuple(layer.line for layer in image.layers)
+    if lock.images[image.name].buckets != image.buckets:
+        return [f"{image.name}: its model files share layers in another way than the lock says"]
     if listed == made:
         return []
     # Facts may have been learnt on another machine since: a pending line matches any key.

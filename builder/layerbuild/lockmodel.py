@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from layerbuild.buckets import Buckets
 from layerbuild.model import Directory, Facts, Pin, Receipt
 
 VERSION = 1
@@ -35,12 +36,14 @@ class LockedBase:
 class LockedImage:
     """One image: its base, its layers in order as `kind/label@key`, and what it became.
 
-    `manifest` is None until the image was composed once.
+    `buckets` says how model files share layers where there are very many. `manifest` is None until the
+    image was composed once.
     """
 
     platform: str
     base: LockedBase | None
     layers: tuple[str, ...]
+    buckets: Buckets | None = None
     manifest: str | None = None
 
 

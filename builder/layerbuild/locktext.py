@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from layerbuild import yamlfile
+from layerbuild.buckets import SLOTS, Buckets
 from layerbuild.errors import LockError, ProjectError
 from layerbuild.lockmodel import VERSION, Lock, LockedBase, LockedImage, LockedLayer
 from layerbuild.model import Blob, Content, Directory, Facts, Pin, PinnedFile, Receipt
@@ -114,6 +115,8 @@ def _image(image: LockedImage) -> dict[str, Any]:
         if image.base.directories:
             base["directories"] = {path: _directory(d) for path, d in sorted(image.base.directories.items())}
         fields["base"] = base
+    if image.buckets is not None:
+        fields["buckets"] = _Flow(threshold=image.buckets.threshold, bits=image.buckets.bits)
     fields["layers"] = list(image.layers)
     return {**fields, **_some(manifest=image.manifest)}
 
@@ -304,13 +307,22 @@ class _Reader:
 
     def image(self, path: Path_, value: Any) -> LockedImage:
         data = self.mapping(path, value)
-        self.only(path, data, {"platform", "base", "layers", "manifest"})
+        self.only(path, data, {"platform", "base", "buckets", "layers", "manifest"})
         return LockedImage(
             platform=self.text((*path, "platform"), data.get("platform")),
             base=self.maybe(path, data, "base", self.base),
+            buckets=self.maybe(path, data, "buckets", self.buckets),
             layers=self.items((*path, "layers"), data.get("layers"), self.text),
             manifest=self.maybe(path, data, "manifest", self.digest),
         )
+
+    def buckets(self, path: Path_, value: Any) -> Buckets:
+        data = self.mapping(path, value)
+        self.only(path, data, {"threshold", "bits"})
+        bits = self.number((*path, "bits"), data.get("bits"))
+        if bits >= SLOTS.bit_length():
+            raise self.fail((*path, "bits"), "more buckets than an image has layers")
+        return Buckets(threshold=self.number((*path, "threshold"), data.get("threshold")), bits=bits)
 
     def base(self, path: Path_, value: Any) -> LockedBase:
         data = self.mapping(path, value)

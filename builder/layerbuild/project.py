@@ -161,7 +161,8 @@ def _check_variables(raw: Any, document: Document, path: KeyPath) -> Iterator[Pr
                 yield document.problem(here, f"{name!r} is layerbuild's own variable", "choose another name")
             elif not name.isascii() or not name.isidentifier():
                 yield document.problem(here, "not a variable name", "use letters, digits and '_'")
-            if any(has_markup(item) for item in (value if isinstance(value, list) else [value])):
+            values = [value] if section == "vars" else value
+            if isinstance(values, list) and any(has_markup(item) for item in values):
                 yield document.problem(here, "a variable's value is plain: {{ }} is not rendered here")
             if section == "matrix" and name in sections.get("vars", {}):
                 yield document.problem(here, f"{name!r} stands under 'vars' too", "remove one of them")
@@ -180,12 +181,13 @@ def check(
     try:
         return model.model_validate(data), []
     except ValidationError as error:
-        details = [d for d in error.errors(include_url=False) if not (before_rendering and _will_change(d))]
+        details = error.errors(include_url=False)
         places = [_existing(data, detail["loc"]) for detail in details]
         found: dict[Problem, None] = {}
         for detail, place in zip(details, places, strict=True):
-            kind = detail["type"]
-            if kind in _EXPECTED:
+            if before_rendering and _will_change(detail):
+                continue
+            if detail["type"] in _EXPECTED:
                 others = [(d["type"], p) for d, p in zip(details, places, strict=True) if p[: len(place)] == place]
                 # Of a union, the member that was meant says more than those that were not.
                 if any(k not in _EXPECTED or p != place for k, p in others):
@@ -194,7 +196,7 @@ def check(
                 found[document.problem((*path, *place), *_wrong_type(list(wanted), detail["input"]))] = None
             else:
                 found[document.problem((*path, *place), *_explain(model, detail))] = None
-        return None, list(found)
+        return None, sorted(found, key=lambda problem: problem.line or 0)
 
 
 _EXPECTED = {

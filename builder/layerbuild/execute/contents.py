@@ -126,9 +126,7 @@ class Contents:
     def _look_at_local(self, origin: Origin) -> None:
         """A local file is used where it lies: seeing that it is the pinned one is all there is to do."""
         source = source_for(origin.pin.source, self._context)
-        names = tuple(file.path for file in origin.pin.files)
-        single = len(names) == 1 and origin.pin.source.endswith(names[0])
-        found = source.resolve(PinRequest(uri=origin.pin.source, files=None if single else names))
+        found = source.resolve(PinRequest(uri=origin.pin.source))
         by_path = {file.path: file.content for file in found.files}
         now = by_path.get(origin.file.path)
         if now is None or now.sha256 != origin.file.content.sha256:

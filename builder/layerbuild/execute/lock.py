@@ -61,7 +61,7 @@ class Locker:
         failures = {**failures, **base_failures}
         if failures and not self.options.keep_going:
             raise _combined(failures)
-        unlocked = {name: " ".join(error.message.split()) for name, error in failures.items()}
+        unlocked = {name: _reason(error) for name, error in failures.items()}
         usable = [image for image in self.images if _usable(image, layers, bases)]
         draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
         draft = replace(draft, files=self._facts(draft))
@@ -225,7 +225,8 @@ class Locker:
         images: dict[str, LockedImage] = {}
         for image in composed:
             before = self.old.images.get(image.name)
-            now = replace(draft.images[image.name], layers=tuple(layer.line for layer in image.layers))
+            lines = tuple(layer.line for layer in image.layers)
+            now = replace(draft.images[image.name], layers=lines, buckets=image.buckets)
             if before is not None and replace(before, manifest=None) == now:
                 now = replace(now, manifest=before.manifest)
             images[image.name] = now
@@ -273,8 +274,18 @@ def _draft_images(
             same = before is not None and before.base is not None and before.base.digest == digest
             directories = before.base.directories if same and before is not None and before.base is not None else {}
             base = LockedBase(reference=recipe.base, digest=digest, directories=directories)
-        draft[image.name] = LockedImage(platform=recipe.platform, base=base, layers=before.layers if before else ())
+        draft[image.name] = LockedImage(
+            platform=recipe.platform,
+            base=base,
+            layers=before.layers if before else (),
+            buckets=before.buckets if before else None,
+        )
     return draft
+
+
+def _reason(error: LayerbuildError) -> str:
+    """Why something is unlocked, on one line of the lock."""
+    return " ".join(": ".join(part for part in (error.message, error.cause) if part).split())
 
 
 def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
@@ -283,7 +294,7 @@ def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
     if len(failures) == 1:
         name = next(iter(failures))
         return type(first)(f"{name} cannot be locked: {first.message}", cause=first.cause, hint=first.hint)
-    lines = "\n".join(f"  {name}: {'; '.join(p for p in (e.message, e.cause) if p)}" for name, e in failures.items())
+    lines = "\n".join(f"  {name}: {_reason(e)}" for name, e in failures.items())
     return SourceError(
         f"{len(failures)} sources cannot be locked:\n{lines}",
         hint=first.hint or "lock the others with --keep-going; these are then named under 'unlocked'",

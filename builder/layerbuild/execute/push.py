@@ -57,7 +57,10 @@ class PushedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a push did. Bytes are those of blobs: uploaded were sent, mounted and present were not."""
+    """What a push did. Bytes are those of blobs: uploaded were sent, mounted and present were not.
+
+    A blob counts once, however many images have it, as in a plan; twice only where it had to be sent twice.
+    """
 
     images: tuple[PushedImage, ...]
     uploaded: int
@@ -119,15 +122,18 @@ class Pusher:
         want = transfer.want
         digest = want.digest or ""
         candidates = transfer.candidates
+        sent = 0
         for image in transfer.missing:
-            if candidates and self.destination.mount(image, digest, candidates):
-                self._mounted.append(want.size or 0)
-            else:
+            if not (candidates and self.destination.mount(image, digest, candidates)):
                 with self.progress.task(f"push {want.title}", want.size) as task:
                     self.destination.put(image, blobs.readable(digest), advance=task.advance)
-                self._uploaded.append(want.size or 0)
+                sent += want.size or 0
             candidates = (image, *candidates)
             self._remember(image, digest)
+        if sent:
+            self._uploaded.append(sent)
+        else:
+            self._mounted.append(want.size or 0)
 
     def _remember(self, image: str, digest: str) -> None:
         if self.destination.host is not None:

@@ -1,0 +1,5 @@
+"""`python -m layerbuild`."""
+
+from layerbuild.cli.main import main
+
+main()

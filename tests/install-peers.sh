@@ -1,0 +1,52 @@
+#!/bin/sh
+# Installs what the tests run layerbuild against. Called by `make test`.
+#   install-peers.sh system PACKAGE...   Debian packages that are missing (needs root)
+#   install-peers.sh clients DIR         several versions of the Hugging Face clients, each in a directory of its own
+set -eu
+
+missing() {
+    for package in "$@"; do
+        command -v "$package" >/dev/null 2>&1 || printf '%s ' "$package"
+    done
+}
+
+case "$1" in
+system)
+    shift
+    wanted=$(missing "$@")
+    [ -n "$wanted" ] || exit 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        echo "the tests need these programs: $wanted" >&2
+        echo "install them (Debian: apt-get install $wanted) and run make again" >&2
+        exit 1
+    fi
+    echo "installing $wanted"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    ;;
+clients)
+    directory=$2
+    mkdir -p "$directory"
+    # name, then requirements: the oldest client that people still run, and the newest of both libraries.
+    while read -r name requirements; do
+        [ -n "$name" ] || continue
+        stamp="$directory/$name/.requirements"
+        [ "$(cat "$stamp" 2>/dev/null || true)" = "$requirements" ] && continue
+        echo "installing $requirements into $directory/$name"
+        rm -rf "${directory:?}/$name"
+        # shellcheck disable=SC2086  # a list of words
+        "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --target "$directory/$name" $requirements
+        printf '%s' "$requirements" >"$stamp"
+    done <<LIST
+hub-old huggingface_hub==0.16.4
+hub-new huggingface_hub
+transformers transformers
+LIST
+    ;;
+*)
+    echo "usage: $0 system PACKAGE... | clients DIR" >&2
+    exit 2
+    ;;
+esac
