@@ -21,7 +21,7 @@ from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
 from layerbuild.schema import FilesLayer, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
 from layerbuild.webui.hashcache import FILENAME, FactName, PlacedModel, collisions, pending_facts
-from layerbuild.webui.modeltypes import place
+from layerbuild.webui.modeltypes import is_hidden, place
 
 Algorithm = Literal["none", "zstd", "gzip"]
 
@@ -41,6 +41,11 @@ class ComposedLayer:
     kind: str
     label: str
     algorithm: Algorithm
+
+    @property
+    def title(self) -> str:
+        """For people, and for the image's history."""
+        return f"{self.kind} {self.label}"
 
     @property
     def line(self) -> str:
@@ -125,6 +130,7 @@ class _Maker:
         self.pending: dict[str, frozenset[FactName]] = {}
         self._seen: set[str] = set()
         self._sizes: dict[str, int | None] = {}
+        self._files: dict[str, str] = {}
 
     def add(self, use: LayerUse) -> None:
         """The layers that a declaration stands for itself, and what it wants of the derived ones."""
@@ -144,17 +150,29 @@ class _Maker:
                 pin = pins[requests.repository(directory)]
                 self._put(gittree.tree(pin, path, self.target, f"{use.name}/{directory}"), "repositories")
         elif isinstance(layer, FilesLayer):
+            for path in layer.files:
+                if self._files.setdefault(path, use.name) != use.name:
+                    other = self._files[path]
+                    raise _refused(
+                        use, f"{path} is also a file of layer {other}, in image {self.image.name}", "keep one"
+                    )
             self._put(files.files(layer, pins, self.target, use.name), "files")
 
     def _model(self, use: LayerUse, layer: ModelLayer, pins: Mapping[str, Pin]) -> None:
         pin = pins[requests.MODEL]
         content = _single(pin, use)
         name = layer.filename or posixpath.basename(pin.files[0].path)
+        if is_hidden(name):
+            raise _refused(
+                use, f"the webui lists nothing called {name!r}: a part begins with a dot", "give it a 'filename'"
+            )
         path = place(layer.type, name, self.target, layer.directory)
         self.models.append(PlacedModel(type=layer.type, name=name, path=path, content=content, layer=use.name))
         placed = {path: content}
         for suffix in layer.sidecars:
             beside = posixpath.splitext(path)[0] + suffix
+            if beside in placed:
+                raise _refused(use, f"the sidecar {suffix!r} would replace the model", "use another suffix")
             placed[beside] = _single(pins[requests.sidecar(suffix)], use)
         if layer.links == "file":
             for where, what in placed.items():
@@ -241,11 +259,12 @@ class _Maker:
 def _single(pin: Pin, use: LayerUse) -> Content:
     """The one file of a model's pin, which must have a sha256: its path in the image is made of it."""
     if len(pin.files) != 1 or pin.files[0].content.sha256 is None:
-        problem = use.document.problem(
-            (*use.path, "source"), f"{pin.source} is not one file with a known sha256", "name one file of the source"
-        )
-        raise ProjectError([problem])
+        raise _refused(use, f"{pin.source} is not one file with a known sha256", "name one file of the source")
     return pin.files[0].content
+
+
+def _refused(use: LayerUse, message: str, hint: str) -> ProjectError:
+    return ProjectError([use.document.problem(use.path, message, hint)])
 
 
 def _problems(image: ComposedImage) -> list[Problem]:

@@ -13,8 +13,7 @@
     ├── DestinationError       exit 1   where images go
     │   └── LoginRequired               the registry asks for credentials, or refuses those it got
     ├── StoreError             exit 1   this machine's cache
-    ├── NotReproducible        exit 1   a layer came out different from its receipt
-    └── Interrupted            exit 130 Ctrl-C; what is finished is kept
+    └── NotReproducible        exit 1   a layer came out different from its receipt
 
 Each error has three parts, and the command line prints them in this order: `message` (what failed,
 and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
@@ -143,9 +142,3 @@ class StoreError(LayerbuildError):
 
 class NotReproducible(LayerbuildError):
     """A layer came out different from its receipt."""
-
-
-class Interrupted(LayerbuildError):
-    """Ctrl-C. What is finished is kept."""
-
-    exit_code = 130

@@ -22,6 +22,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from layerbuild import __version__
 from layerbuild.errors import SourceError, Unreachable
 
 BLOCK = 1024 * 1024
@@ -170,7 +171,7 @@ class Client:
             SourceError: not an address; too many redirects, or one to something that is not HTTP.
         """
         secret = {name.lower() for name in secret_headers}
-        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        sent = {"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
         first = _origin_or_error(url)
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._try(method, url, sent, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
 from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
-from layerbuild.webui.modeltypes import is_hidden
+from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
 from layerbuild.webui.releases import parse_version, version_of_commit
 from layerbuild.yamlfile import Document, KeyPath
 
@@ -88,6 +88,14 @@ def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple
     return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
 
 
+Report = Callable[[KeyPath, str, "str | None"], None]
+"""Is told path, message and hint of a problem."""
+
+_UNRENDERED = frozenset({"matrix", "vars"})
+_FIRST = frozenset({*_UNRENDERED, "name", "base", "platform", "webui", "hf_home", "owner"})
+"""Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
+
+
 class _Expander:
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -110,33 +118,37 @@ class _Expander:
         def report(path: KeyPath, message: str, hint: str | None) -> None:
             self.problems.append(document.problem(path, message, hint))
 
-        rendered = {
-            key: value if key in ("matrix", "vars") else render_data(value, variables, report, (key,))
-            for key, value in raw.items()
-        }
-        if len(self.problems) > before:
-            return None
-        recipe, found = check(Recipe, rendered, document, ())
+        def render(keys: Iterable[str], context: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                k: v if k in _UNRENDERED else render_data(v, context, report, (k,)) for k, v in raw.items() if k in keys
+            }
+
+        # Where things lie comes first: every other string may use it.
+        rendered = render(_FIRST, variables)
+        place, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
+        self.problems += found
+        settled = place or Recipe()
+        name, target = settled.name or fallback, _target(settled)
+        context = {**variables, **_builtins(name, settled, target)}
+        rendered |= render(raw.keys() - _FIRST, context)
+        recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         if recipe is None:
             return None
-        name = recipe.name or fallback
-        if not _IMAGE_NAME.fullmatch(name):
-            report(
-                ("name",),
-                f"{name!r} is no image name",
-                "lower-case letters, digits, and single '.', '_' or '-' between",
-            )
-        for i, tag in enumerate(recipe.tags):
-            if not _TAG.fullmatch(tag):
-                report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
-        target = _target(recipe)
-        context = {**variables, **_builtins(name, recipe, target)}
+        self._check_names(name, recipe, report)
         uses = self._uses(recipe, document, context)
         target = self._finish_target(recipe, target, uses, report)
         if len(self.problems) > before:
             return None
         return ImageDeclaration(name=name, recipe=recipe, document=document, uses=tuple(uses), target=target)
+
+    def _check_names(self, name: str, recipe: Recipe, report: Report) -> None:
+        if not _IMAGE_NAME.fullmatch(name):
+            hint = "lower-case letters, digits, and single '.', '_' or '-' between"
+            report(("name",), f"{name!r} is no image name", hint)
+        for i, tag in enumerate(recipe.tags):
+            if not _TAG.fullmatch(tag):
+                report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
 
     def _uses(self, recipe: Recipe, document: Document, context: Mapping[str, Any]) -> list[LayerUse]:
         uses = []
@@ -180,6 +192,9 @@ class _Expander:
         if isinstance(layer, FilesLayer):
             layer = self._with_templates(layer, source, scope)
         if isinstance(layer, ModelLayer):
+            if layer.directory is not None and MODEL_TYPES[layer.type].hashed and not is_hidden(layer.directory):
+                hint = "for a sub-folder write 'filename: FOLDER/NAME'"
+                report(("directory",), f"the webui looks for a {layer.type} in its own directory only", hint)
             for key, name in (("filename", layer.filename), ("directory", layer.directory)):
                 if name is not None and is_hidden(name):
                     report((key,), f"the webui lists nothing below {name!r}: a part begins with a dot", "rename it")
@@ -202,7 +217,7 @@ class _Expander:
                     files[place] = spec.model_copy(update={"template": None, "content": text})
         return layer.model_copy(update={"files": files})
 
-    def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Any) -> Target:
+    def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Report) -> Target:
         """The target with the webui's version; says what does not fit together."""
         webuis = [use for use in uses if isinstance(use.layer, WebuiLayer)]
         provided = recipe.webui.provided_by if recipe.webui else None
@@ -235,7 +250,7 @@ class _Expander:
             message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
             report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
         version = next(iter(versions.values()), None)
-        return replace(target, version=version, has_webui=bool(webuis) or recipe.webui is not None)
+        return replace(target, version=version)
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""

@@ -79,7 +79,8 @@ def _faults(image: ImageDeclaration, lock: Lock) -> list[str]:
     if f"base:{base}" in lock.unlocked:
         found.append(f"unlocked: base {base}: {lock.unlocked[f'base:{base}']}")
     elif entry is None:
-        found.append(f"image {image.name} is not in the lock")
+        if not _waits(image, lock):
+            found.append(f"image {image.name} is not in the lock")
     elif entry.platform != image.recipe.platform:
         found.append(f"image {image.name} was locked for {entry.platform}, the recipe says {image.recipe.platform}")
     elif (entry.base.reference if entry.base else "scratch") != base:

@@ -147,7 +147,6 @@ class Target:
     Attributes:
         root, data_dir, models_dir, embeddings_dir: the webui's directories; absolute.
         version: the webui's release as a tuple, None where nobody says (then the newest rules hold).
-        has_webui: whether the recipe says anything about a webui.
         directories: directories of the base whose attributes a layer that passes through them repeats.
     """
 
@@ -156,7 +155,6 @@ class Target:
     models_dir: str = "/stable-diffusion-webui/models"
     embeddings_dir: str = "/stable-diffusion-webui/embeddings"
     version: tuple[int, ...] | None = None
-    has_webui: bool = False
     hf_home: str = "/opt/huggingface"
     uid: int = 0
     gid: int = 0

@@ -48,11 +48,6 @@ class Transfer:
     missing: tuple[str, ...]
     candidates: tuple[str, ...] = ()
 
-    @property
-    def upload_bytes(self) -> int:
-        """Bytes that are sent."""
-        return (self.want.size or 0) if self.action == "upload" else 0
-
 
 def transfers(
     wants: Iterable[Want],

@@ -33,6 +33,12 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     Digests come from the Hub, from git, or from the declaration; no weights are downloaded. Where nobody
     publishes a digest, lock says so, fetches the file once and records what came. A declaration that has
     not changed keeps its pin.
+
+    \b
+    Examples:
+      layerbuild lock                    pin what is new
+      layerbuild lock --update clip-l14  move one pin to what its source says today
+      layerbuild lock --check            for CI: is the lock up to date?
     """
     workspace = Workspace(obj, insecure=arguments["insecure"], offline=arguments["offline"])
     if arguments["check_only"]:

@@ -88,6 +88,18 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        # A message may hold anything, also a signed address: the kind of error has to do.
+        _print_error(
+            LayerbuildError(
+                f"layerbuild itself failed ({type(error).__name__})",
+                cause="this is a defect, not something that you did",
+                hint="run the command with --debug, and report what it shows",
+            )
+        )
+        sys.exit(1)
 
 
 def _print_error(error: LayerbuildError) -> None:

@@ -25,6 +25,11 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     For each layer: whether it is known, what must be fetched and packed for it, and, with --to DEST, whether
     it is there already, can be mounted, or must be sent.
+
+    \b
+    Examples:
+      layerbuild plan
+      layerbuild plan sd15 --to ghcr.io/acme
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     lock = workspace.lock()

@@ -27,6 +27,12 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Layers without a receipt are made first. Blobs that the registry has elsewhere are mounted, the others
     are uploaded once, tags are written last. Logins are those of docker and podman.
+
+    \b
+    Examples:
+      layerbuild push oci:out                      every image into the directory out/
+      layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
+      layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])

@@ -107,7 +107,12 @@ class Builder:
         built: Mapping[tuple[str, str], BuiltLayer],
         bases: Mapping[str, BaseImage],
     ) -> BuiltImage:
-        pairs = tuple((layer, built[layer.instance.key, layer.algorithm]) for layer in image.layers if layer.instance)
+        # Images that share a layer may call it differently: each keeps its own name for it, whoever made it.
+        pairs = tuple(
+            (layer, replace(built[layer.instance.key, layer.algorithm], title=layer.title))
+            for layer in image.layers
+            if layer.instance
+        )
         layers = [made for _, made in pairs]
         base = bases[image.base.digest] if image.base else None
         recipe = image.declaration.recipe

@@ -208,9 +208,13 @@ def known_blob(receipt: Receipt, algorithm: str) -> Blob | None:
 
 def built(layer: ComposedLayer, receipt: Receipt, blob: Blob) -> BuiltLayer:
     """A composed layer and what it became."""
-    title = f"{layer.kind} {layer.label}"
     return BuiltLayer(
-        key=receipt.key, title=title, diff_id=receipt.diff_id, size=receipt.size, algorithm=layer.algorithm, blob=blob
+        key=receipt.key,
+        title=layer.title,
+        diff_id=receipt.diff_id,
+        size=receipt.size,
+        algorithm=layer.algorithm,
+        blob=blob,
     )
 
 

@@ -46,12 +46,11 @@ class Planner:
         )
 
     def _layer(self, layer: ComposedLayer, names: tuple[str, ...]) -> PlannedLayer:
-        title = f"{layer.kind} {layer.label}"
         packer = self.builder.packer
         made = packer.known(layer)
         if made is not None:
             return PlannedLayer(
-                title=title,
+                title=layer.title,
                 key=made.key,
                 digest=made.blob.digest,
                 size=made.blob.size,
@@ -63,7 +62,7 @@ class Planner:
         fetch, pack = self._cost(layer)
         key = layer.instance.key if layer.instance else None
         return PlannedLayer(
-            title=title, key=key, digest=None, size=pack, images=names, known=False, fetch=fetch, pack=pack
+            title=layer.title, key=key, digest=None, size=pack, images=names, known=False, fetch=fetch, pack=pack
         )
 
     def _cost(self, layer: ComposedLayer) -> tuple[int | None, int | None]:

@@ -28,7 +28,7 @@ from layerbuild.sources.base import (
     one_file_only,
     require_online,
     select,
-    words,
+    shown,
 )
 from layerbuild.sources.hub import Hub, Repository
 from layerbuild.sources.transfer import read
@@ -169,14 +169,14 @@ def parse(uri: str) -> Address:
     if slash:
         if not path:
             raise _malformed(uri, "nothing follows the last slash")
-        safe_relative(path, origin=words(uri))
+        safe_relative(path, origin=shown(uri))
     revision = revision.lower() if is_hex(revision.lower(), 40) else revision
     return Address(repository=Repository(type=kind, name=name), revision=revision, path=path if slash else None)
 
 
 def _malformed(uri: str, cause: str) -> SourceError:
     return SourceError(
-        f"{words(uri)} is not an address on the Hub",
+        f"{shown(uri)} is not an address on the Hub",
         cause=cause,
         hint="write hf://ORG/NAME@REV/PATH for a file, hf://ORG/NAME@REV for a snapshot",
     )

@@ -44,6 +44,11 @@ class ModelType:
     directory: str
     keys: Callable[[str], CacheKeys] = lambda _: NONE
 
+    @property
+    def hashed(self) -> bool:
+        """Whether the webui hashes such files: their keys are names below the type's own directory."""
+        return self.keys("x") != NONE
+
 
 def is_safetensors(name: str) -> bool:
     """By the extension, as the webui decides."""
