@@ -1,0 +1,112 @@
+"""Writes the tables of docs/declarations.md from the field descriptions in schema.py.
+
+    python docs/make_reference.py
+
+Each table stands between `<!-- begin: Model -->` and `<!-- end: Model -->`; the rest of the page is
+written by hand and left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from layerbuild import fields, schema
+
+PAGE = Path(__file__).with_name("declarations.md")
+
+_TYPES: list[tuple[Any, str]] = [
+    (fields.Hex64, "64 hex digits"),
+    (fields.Commit, "40 hex digits"),
+    (fields.Mode, "octal mode in quotes"),
+    (fields.AbsolutePath, "absolute path"),
+    (fields.Directory, "absolute path"),
+    (fields.FilePath, "absolute path"),
+    (fields.RelativePath, "relative path"),
+    (fields.LinkTarget, "link target"),
+    (fields.Suffix, "suffix"),
+    (fields.LayerName, "name"),
+    (fields.Repository, "`ORG/NAME`"),
+    (fields.Platform, "os/architecture"),
+    (fields.EnvName, "name"),
+    (fields.Scalar, "text, number or boolean"),
+    (str, "text"),
+    (int, "number"),
+    (bool, "boolean"),
+]
+"""Types of fields, and what to call them."""
+
+
+def table(model: type[BaseModel]) -> str:
+    """The table of a model's keys.
+
+    Raises:
+        ValueError: a field has no description.
+    """
+    hints = get_type_hints(model, include_extras=True)
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if name == "kind":
+            continue  # it is the heading
+        if not field.description:
+            raise ValueError(f"{model.__name__}.{name} has no description in schema.py")
+        cells = [f"`{name}`", _type(hints[name]), _default(field), _plain(field.description)]
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def _plain(text: str) -> str:
+    """Text of the schema, with what Markdown would take for markup escaped."""
+    return text.replace("<", "&lt;").replace("*", "\\*")
+
+
+def _type(hint: Any) -> str:
+    for known, words in _TYPES:
+        if hint == known:
+            return words
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is list:
+        return f"list: {_type(arguments[0])}"
+    if origin is dict:
+        return f"mapping: {_type(arguments[0])} to {_type(arguments[1])}"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "mapping"
+    if hasattr(hint, "__metadata__"):
+        return _type(hint.__origin__)
+    return " or ".join(dict.fromkeys(_type(part) for part in arguments if part is not NoneType))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or isinstance(value, BaseModel) or value in ([], {}):
+        return ""
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def render(page: str) -> str:
+    """`page` with every table made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"<!-- begin: {name} -->\n{table(getattr(schema, name))}\n<!-- end: {name} -->"
+
+    return re.sub(r"<!-- begin: (\w+) -->\n.*?<!-- end: \1 -->", fill, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite the page."""
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

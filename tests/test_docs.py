@@ -1,0 +1,240 @@
+"""The documentation is true: links lead somewhere, commands and options exist, examples load, output is real."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import jinja2.runtime
+import pytest
+
+from builders import images_of
+from layerbuild import __version__
+from layerbuild.cli.main import group
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+EXAMPLE = re.compile(r"<!-- example: file=(\S+) -->\n```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def script(name: str) -> ModuleType:
+    """A script beside the documentation, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- links -----------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pages
+def test_relative_links_resolve(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page.name} links to {link}"
+
+
+def test_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)\s#]+)", read("README.md")))
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES} - {"README.md"} <= linked
+
+
+# --- commands --------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every call of layerbuild in code blocks and in inline code, as words."""
+    lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
+    lines += [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
+    found = [re.match(r"(?:\$ )?(?:[A-Z_]+=\S+(?: -d\))? )?layerbuild( .*|$)", line) for line in lines]
+    return [shlex.split(match[1]) for match in found if match]
+
+
+def options(command: click.Command) -> dict[str, click.Parameter]:
+    return {name: p for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help": command.params[0]}
+
+
+@pages
+def test_commands_and_options_exist(page: Path) -> None:
+    for words in commands(page.read_text(encoding="utf-8")):
+        inside: click.Command = group
+        known = options(group)
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word.startswith("-"):
+                assert word in known, f"{page.name}: layerbuild {' '.join(words)}"
+                if isinstance(parameter := known[word], click.Option) and not parameter.is_flag:
+                    assert rest, f"{page.name}: {word} needs a value"
+                    rest.pop(0)
+            elif inside is group:
+                found = group.get_command(click.Context(group), word)
+                assert found is not None, f"{page.name}: there is no command {word}"
+                known, inside = options(found), found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    everything = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        assert f"`layerbuild {name}" in read("README.md"), name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[-1] in everything, f"{name} {parameter.opts}"
+
+
+# --- examples --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/declarations.md"])
+def test_examples_load_and_expand(name: str, tmp_path: Path) -> None:
+    examples = dict(EXAMPLE.findall(read(name)))
+    images = images_of(tmp_path, examples)
+    assert {Path(image.document.file).name for image in images} == {
+        Path(file).name for file in examples if file.startswith("recipes/")
+    }
+
+
+def test_pin_keys_are_as_described(tmp_path: Path) -> None:
+    text = read("docs/declarations.md")
+    images = images_of(tmp_path, dict(EXAMPLE.findall(text)))
+    keys = {use.pin_key for image in images for use in image.uses if "[" in use.pin_key}
+    assert keys
+    assert all(f"`{key}`" in text for key in keys), keys
+
+
+def test_tables_say_what_the_schema_says() -> None:
+    page = read("docs/declarations.md")
+    module = script("make_reference")
+    assert module.render(page) == page, "run docs/make_reference.py"
+    models = ("ModelLayer", "HuggingFaceLayer", "WebuiLayer", "FilesLayer", "FileSpec", "Fetch")
+    for model in (*models, "Recipe", "WebuiTarget", "ImageConfig", "OwnerSpec"):
+        assert f"<!-- begin: {model} -->" in page
+
+
+# --- output ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `layerbuild demo` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "layerbuild", "demo"],
+        cwd=tmp_path_factory.mktemp("demo"),
+        env={name: value for name, value in os.environ.items() if name != "CI"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def plain(text: str) -> list[str]:
+    """Lines without what another version of zstd changes: compressed sizes, and digests of manifests."""
+    text = re.sub(r"sha256:[0-9a-f]{12,64}", "DIGEST", text)
+    text = re.sub(r"[0-9.]+ (B|KiB)\b", "SIZE", text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_the_tour_shows_what_the_demo_prints(demo: str) -> None:
+    shown = "\n".join(plain(demo))
+    blocks = [block for kind, block in FENCE.findall(read("README.md")) if kind == "console" or "What was sh" in block]
+    assert len(blocks) == 4
+    for block in blocks:
+        for part in re.split(r"\n(?=\$ )", block):
+            assert "\n".join(plain(part)) in shown, part
+
+
+def test_the_picture_shows_what_the_demo_prints(demo: str) -> None:
+    module = script("make_picture")
+    lines: dict[int, str] = {}
+    texts = re.findall(r'<text [^>]*clip-path="url\(#demo-line-(\d+)\)">([^<]*)</text>', read("docs/demo.svg"))
+    for number, text in texts:
+        lines[int(number)] = lines.get(int(number), "") + html.unescape(text).replace("\xa0", " ")
+    wanted = plain(demo[demo.index(module.FIRST_LINE) :])
+    assert plain("\n".join(lines[number] for number in sorted(lines))) == wanted, "run docs/make_picture.py"
+
+
+def test_the_picture_is_drawn_from_its_text() -> None:
+    svg = script("make_picture").draw("\x1b[36m$ layerbuild plan\x1b[0m\ntotal  <1 KiB>\n")
+    assert "layerbuild" in svg and "&lt;1" in svg
+    assert "@font-face" not in svg and "\x1b" not in svg
+
+
+def source() -> str:
+    """The code of layerbuild, and what Jinja2 says of names, with adjacent string literals joined."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "builder").rglob("*.py")))
+    text += inspect.getsource(jinja2.runtime)
+    return re.sub(r"[\"']\s*\n\s*f?[\"']", "", text)
+
+
+def test_messages_are_real() -> None:
+    code = source()
+    text = read("docs/troubleshooting.md").partition("## In a container")[0]
+    messages = re.findall(r"\*\*`(.+?)`\*\*", text)
+    assert len(messages) > 30
+    for message in messages:
+        # What stands for a name, a number or a value differs; what lies between is the message.
+        parts = re.split(
+            r"\.\.\.|'[^']*'|\([^)]*\)|[\"/:,]|\d+\S*|\blinux\b|\bhf\b|\bfile\b|\blockfile\.yaml\b", message
+        )
+        longest = max((part.strip() for part in parts), key=len)
+        assert longest in code, f"{message!r}: no message has {longest!r}"
+
+
+# --- the rest --------------------------------------------------------------------------------------
+
+
+def test_every_dependency_earns_its_line() -> None:
+    project = read("pyproject.toml").partition("[project.scripts]")
+    runtime = project[0].partition("dependencies = [")[2]
+    extras = project[2].partition("dev = [")[2].partition("]")[0]
+    names = re.findall(r'^\s*"([A-Za-z0-9-]+)', runtime + extras, re.MULTILINE)
+    assert {"requests", "ruff"} <= set(names)
+    page = read("docs/dependencies.md")
+    lines = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+    missing = [name for name in names if not any(name in cell.replace(",", " ").split() for cell in lines)]
+    assert not missing
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"\n## {__version__}\n" in read("CHANGELOG.md")
+
+
+def test_the_licence_is_whole() -> None:
+    text = read("LICENSE")
+    assert "Apache License" in text and "9. Accepting Warranty" in text and "APPENDIX: How to apply" in text
