@@ -65,6 +65,7 @@ LOCK = Lock(
     images={
         "acme/a1111": LockedImage(
             platform="linux/amd64",
+            settings=SHA["a"][:16],
             base=LockedBase(
                 reference="docker.io/acme/base:1",
                 digest=f"sha256:{SHA['a']}",
@@ -73,7 +74,7 @@ LOCK = Lock(
             layers=("weights/sd15@" + "a" * 16, "links/a1111@pending"),
             manifest=f"sha256:{SHA['b']}",
         ),
-        "bare": LockedImage(platform="linux/arm64/v8", base=None, layers=()),
+        "bare": LockedImage(platform="linux/arm64/v8", settings=SHA["b"][:16], base=None, layers=()),
     },
     unlocked={"base:docker.io/x:1": "no answer\nfrom it: =======\n======= twice"},
 )
@@ -166,6 +167,7 @@ DAMAGES = [
     ("digest: 'sha256:" + "a" * 64, "digest: 'x", f"receipts.{SHA['e']}.blobs.0.digest"),
     ("encoding: 'zstd:3:1.5.7'", "encoding: [zstd]", f"receipts.{SHA['e']}.blobs.0.encoding"),
     ("platform: linux/amd64", "platform: 3", "images.acme/a1111.platform"),
+    ("settings: aaaa", "settings: zzzz", "images.acme/a1111.settings"),
     ("reference: docker.io/acme/base:1", "reference: {}", "images.acme/a1111.base.reference"),
     ("root: 1700 4294967294:0", "root: rwx 0:0", "images.acme/a1111.base.directories.root"),
     ("root: 1700 4294967294:0", "root: 9700 0:0", "images.acme/a1111.base.directories.root"),
@@ -276,6 +278,7 @@ def locks(draw: st.DrawFn) -> Lock:
     images = st.builds(
         LockedImage,
         platform=WORDS,
+        settings=HEX64.map(lambda value: value[:16]),
         base=maybe(bases),
         layers=st.lists(WORDS, max_size=3).map(tuple),
         manifest=maybe(DIGESTS),

@@ -140,10 +140,13 @@ class _Threads:
                 continue
             try:
                 digester.update(chunk)
-            except (ValueError, ArithmeticError, LookupError, MemoryError) as error:
+            except BaseException as error:
+                # Whatever it is belongs to the thread that waits; a worker that died would leave it waiting for ever.
                 self._failures.append(error)
 
     def put(self, chunk: bytes) -> None:
+        if self._failures:
+            raise self._failures[0]
         for waiting in self._queues:
             waiting.put(chunk)
 

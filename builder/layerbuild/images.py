@@ -10,11 +10,12 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import Problem, ProjectError, UsageError
-from layerbuild.model import Target
+from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
@@ -56,6 +57,18 @@ class ImageDeclaration:
     document: Document = field(repr=False)
     uses: tuple[LayerUse, ...]
     target: Target
+
+    @cached_property
+    def settings(self) -> str:
+        """16 hex digits over what shapes the image besides its base and its layers."""
+        recipe = self.recipe
+        value = {
+            "annotations": recipe.annotations,
+            "compression": recipe.compression,
+            "config": recipe.config.model_dump(mode="json"),
+            "hf_home": self.target.hf_home,
+        }
+        return sha256_hex(canonical_json(value).encode())[:16]
 
 
 def expand(project: Project) -> tuple[ImageDeclaration, ...]:

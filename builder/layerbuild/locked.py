@@ -85,6 +85,8 @@ def _faults(image: ImageDeclaration, lock: Lock) -> list[str]:
         found.append(f"image {image.name} was locked for {entry.platform}, the recipe says {image.recipe.platform}")
     elif (entry.base.reference if entry.base else "scratch") != base:
         found.append(f"image {image.name} was locked on another base than {base}")
+    elif entry.settings != image.settings:
+        found.append(f"image {image.name} has another config, compression or annotations than when it was locked")
     return found
 
 

@@ -36,11 +36,13 @@ class LockedBase:
 class LockedImage:
     """One image: its base, its layers in order as `kind/label@key`, and what it became.
 
-    `buckets` says how model files share layers where there are very many. `manifest` is None until the
-    image was composed once.
+    `settings` is a digest of what shapes the image besides its base and layers. `buckets` says how
+    model files share layers where there are very many. `manifest` is None until the image was
+    composed once.
     """
 
     platform: str
+    settings: str
     base: LockedBase | None
     layers: tuple[str, ...]
     buckets: Buckets | None = None

@@ -28,6 +28,7 @@ _HEAD = """\
 """
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_HEX16 = re.compile(r"[0-9a-f]{16}")
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 
 def _image(image: LockedImage) -> dict[str, Any]:
-    fields: dict[str, Any] = {"platform": image.platform}
+    fields: dict[str, Any] = {"platform": image.platform, "settings": image.settings}
     if image.base is not None:
         base: dict[str, Any] = {"reference": image.base.reference, "digest": image.base.digest}
         if image.base.directories:
@@ -307,9 +308,10 @@ class _Reader:
 
     def image(self, path: Path_, value: Any) -> LockedImage:
         data = self.mapping(path, value)
-        self.only(path, data, {"platform", "base", "buckets", "layers", "manifest"})
+        self.only(path, data, {"platform", "settings", "base", "buckets", "layers", "manifest"})
         return LockedImage(
             platform=self.text((*path, "platform"), data.get("platform")),
+            settings=self.matching(_HEX16, (*path, "settings"), data.get("settings")),
             base=self.maybe(path, data, "base", self.base),
             buckets=self.maybe(path, data, "buckets", self.buckets),
             layers=self.items((*path, "layers"), data.get("layers"), self.text),

@@ -142,8 +142,8 @@ class FileSpec(_Strict):
     """One file of a files layer: exactly one of source, template, content and link."""
 
     source: str | None = Field(default=None, description="Where the bytes come from.")
-    sha256: Hex64 | None = None
-    size: int | None = Field(default=None, ge=0)
+    sha256: Hex64 | None = Field(default=None, description="Expected sha256 of what 'source' gives.")
+    size: int | None = Field(default=None, ge=0, description="Expected size in bytes of what 'source' gives.")
     template: str | None = Field(default=None, description="A *.j2 file beside the declaration, rendered by Jinja2.")
     content: str | None = Field(default=None, description="The text itself.")
     link: LinkTarget | None = Field(default=None, description="Target of a symlink.")
@@ -210,22 +210,29 @@ class OwnerSpec(_Strict):
     A tar header holds seven octal digits.
     """
 
-    uid: int = Field(default=0, ge=0, le=0o7777777)
-    gid: int = Field(default=0, ge=0, le=0o7777777)
+    uid: int = Field(default=0, ge=0, le=0o7777777, description="User id, at most 2097151.")
+    gid: int = Field(default=0, ge=0, le=0o7777777, description="Group id, at most 2097151.")
 
 
 class ImageConfig(_Strict):
     """The image's runtime configuration (OCI image-spec 1.1, config.md). It adds to the base's."""
 
-    entrypoint: list[str] | None = None
-    cmd: list[str] | None = None
-    env: dict[EnvName, Scalar] = Field(default_factory=dict)
-    workdir: AbsolutePath | None = None
-    user: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    entrypoint: list[str] | None = Field(
+        default=None, description="Replaces the base's, and drops the base's 'cmd', as Docker does."
+    )
+    cmd: list[str] | None = Field(default=None, description="Replaces the base's.")
+    env: dict[EnvName, Scalar] = Field(
+        default_factory=dict,
+        description="Added to the base's, and to HF_HOME and HF_HUB_OFFLINE; a name here wins.",
+    )
+    workdir: AbsolutePath | None = Field(default=None, description="Working directory. Default: the base's.")
+    user: str | None = Field(default=None, description="User, by name or number. Default: the base's.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Added to the base's.")
     ports: list[str] = Field(default_factory=list, description="e.g. ['3000/tcp']")
-    volumes: list[AbsolutePath] = Field(default_factory=list)
-    stop_signal: str | None = None
+    volumes: list[AbsolutePath] = Field(default_factory=list, description="Added to the base's.")
+    stop_signal: str | None = Field(
+        default=None, description="Signal that asks the container to end. Default: the base's."
+    )
 
 
 class Recipe(_Strict):
@@ -242,12 +249,16 @@ class Recipe(_Strict):
     webui: WebuiTarget | None = Field(default=None, description="Where the webui lies; needed for models.")
     hf_home: Directory = Field(default="/opt/huggingface", description="HF_HOME of the image.")
     layers: list[str] = Field(default_factory=list, description="Names from layers/ or the catalog. '' is skipped.")
-    config: ImageConfig = Field(default_factory=ImageConfig)
+    config: ImageConfig = Field(default_factory=ImageConfig, description="The image's runtime configuration.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Manifest annotations.")
     tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of the manifest digest.")
     compression: Literal["zstd", "gzip"] = Field(default="zstd", description="Of all layers but weights.")
-    stacking: Literal["software-first", "weights-first"] = "software-first"
-    owner: OwnerSpec = Field(default_factory=OwnerSpec)
+    stacking: Literal["software-first", "weights-first"] = Field(
+        default="software-first", description="What lies lowest, and is shared by most chains of layers."
+    )
+    owner: OwnerSpec = Field(
+        default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."
+    )
 
 
 def json_schema(what: Literal["layers", "recipe"]) -> dict[str, Any]:

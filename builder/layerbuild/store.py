@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 from layerbuild.digests import CHUNK, Digester, GitBlob, SafetensorsScan, feed
 from layerbuild.errors import ContentMismatch, StoreError
@@ -30,12 +31,14 @@ CREATE TABLE IF NOT EXISTS blobs (
 CREATE TABLE IF NOT EXISTS facts (sha256 TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS git_blobs (git_blob TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS local_files (
-    path TEXT PRIMARY KEY, sha256 TEXT NOT NULL, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
+    path BLOB PRIMARY KEY, sha256 TEXT NOT NULL, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
     ctime_ns INTEGER, seen_ns INTEGER);
 CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
 CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
-PRAGMA user_version = 1;
 """
+
+_VERSION = 1
+"""Of the tables above."""
 
 _SAME_INSTANT_NS = 50_000_000
 """A file whose times are this close to when it was read could change again without showing it."""
@@ -58,9 +61,11 @@ class _Marks:
 
     @classmethod
     def of(cls, stat: os.stat_result) -> _Marks:
+        # SQLite's integers have a sign, and stacked file systems use the highest bit of an inode number.
+        device, inode = (number % 2**63 for number in (stat.st_dev, stat.st_ino))
         return cls(
-            device=stat.st_dev,
-            inode=stat.st_ino,
+            device=device,
+            inode=inode,
             size=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             ctime_ns=stat.st_ctime_ns,
@@ -80,14 +85,39 @@ class Store:
         try:
             for name in ("files", "blobs", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True)
-            self._database().executescript(_SCHEMA)
+            self._make_tables()
             self._sweep()
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
+            raise self._unusable(error.strerror or type(error).__name__) from None
+        except sqlite3.Error as error:
+            raise self._broken(error) from None
+
+    def _make_tables(self) -> None:
+        database = self._database()
+        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        if version > _VERSION:
             raise StoreError(
-                f"the store at {root} cannot be used",
-                cause=str(error),
-                hint="make the directory writable, or name another one with LAYERBUILD_STORE",
-            ) from None
+                f"the store at {self.root} was made by a newer layerbuild",
+                cause=f"its version is {version}, {_VERSION} is known here",
+                hint="update layerbuild, or name another directory with LAYERBUILD_STORE",
+            )
+        if version < _VERSION:
+            database.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
+
+    def _unusable(self, cause: str) -> StoreError:
+        hint = "make the directory writable and room on its disk, or name another one with LAYERBUILD_STORE"
+        return StoreError(f"the store at {self.root} cannot be used", cause=cause, hint=hint)
+
+    def _broken(self, error: sqlite3.Error) -> StoreError:
+        """What SQLite says. A damaged database holds nothing that cannot be learnt again."""
+        if isinstance(error, sqlite3.OperationalError):
+            return self._unusable(str(error))
+        path = self.root / "store.db"
+        return StoreError(
+            f"{path} is damaged",
+            cause=str(error),
+            hint=f"remove it, and {path.name}-wal and {path.name}-shm beside it: what it held is learnt again",
+        )
 
     def _sweep(self) -> None:
         """Remove what an interrupted run left. A file that is still being written is young."""
@@ -109,7 +139,7 @@ class Store:
         try:
             return self._database().execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
-            raise StoreError(f"the store at {self.root} cannot be used", cause=str(error)) from None
+            raise self._broken(error) from None
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -150,7 +180,7 @@ class Store:
         """The bytes from `offset` on, in chunks of `CHUNK`.
 
         Raises:
-            StoreError: they are not on this machine.
+            StoreError: they are not on this machine, or cannot be read.
             ContentMismatch: a local file changed since it was looked at.
         """
         sha256 = self.sha256_of(content)
@@ -160,18 +190,16 @@ class Store:
                 return self._read_stored(stored, sha256, offset)
             local = self._local_path(sha256)
             if local is not None:
-                return self._read_local(local, offset)
+                return self._read_local(local, sha256, offset)
         raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
 
     def _read_stored(self, path: Path, sha256: str, offset: int) -> Iterator[bytes]:
-        if path.stat().st_size > CHUNK:
+        if _size(path) > CHUNK:
             return _read(path, offset)
-        data = path.read_bytes()
+        data = b"".join(_read(path, 0))
         if sha256_hex(data) != sha256:
             path.unlink(missing_ok=True)
-            raise StoreError(
-                f"{path} was damaged, and has been removed", hint="run the command again: it will be fetched"
-            )
+            raise _damaged(path)
         return iter([data[offset:]] if data[offset:] else [])
 
     def add(
@@ -201,6 +229,11 @@ class Store:
             digesters += [d for d in (git, scan) if d is not None]
             large = expected.size is None or expected.size > CHUNK
             size = self._receive(temporary, feed(_limited(chunks, expected, name), digesters, threads=large), advance)
+            if expected.git_blob and git is None:
+                # git's digest begins with the size, which nobody knew before.
+                git = GitBlob(size)
+                for chunk in _read(temporary, 0):
+                    git.update(chunk)
             content = Content(size=size, sha256=whole.hexdigest(), git_blob=git.hexdigest() if git else None)
             _compare(content, expected, name)
             self._keep(temporary, self._file(content.sha256 or ""))
@@ -215,13 +248,15 @@ class Store:
     def _receive(self, temporary: Path, chunks: Iterable[bytes], advance: Advance) -> int:
         size = 0
         try:
-            with temporary.open("wb", buffering=0) as file:
+            # Buffered: what an unbuffered file takes may be less than it was given, on a disk that gets full.
+            with temporary.open("wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                     size += len(chunk)
                     advance(len(chunk))
                 if size > CHUNK:
                     # A smaller file is hashed again whenever it is read; see `open`.
+                    file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
             raise StoreError(
@@ -232,7 +267,10 @@ class Store:
         return size
 
     def _temporary(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+        try:
+            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+        except OSError as error:
+            raise self._unusable(error.strerror or type(error).__name__) from None
         os.close(handle)
         return Path(name)
 
@@ -295,14 +333,15 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be read", cause=error.strerror) from None
         content = Content(size=marks.size, sha256=whole.hexdigest())
-        values = (str(path), content.sha256, *asdict(marks).values(), seen)
+        values = (os.fsencode(path), content.sha256, *asdict(marks).values(), seen)
         self._query("INSERT OR REPLACE INTO local_files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
         self._learn(content, scan)
         return content
 
     def _known_local(self, path: Path, marks: _Marks) -> str | None:
         rows = self._query(
-            "SELECT sha256, device, inode, size, mtime_ns, ctime_ns, seen_ns FROM local_files WHERE path = ?", str(path)
+            "SELECT sha256, device, inode, size, mtime_ns, ctime_ns, seen_ns FROM local_files WHERE path = ?",
+            os.fsencode(path),
         )
         if not rows:
             return None
@@ -316,17 +355,29 @@ class Store:
             "SELECT path, device, inode, size, mtime_ns, ctime_ns FROM local_files WHERE sha256 = ?", sha256
         )
         for name, *stored in rows:
-            path = Path(str(name))
+            path = Path(os.fsdecode(cast("bytes", name)))
             with contextlib.suppress(OSError):
                 if stored == list(asdict(_Marks.of(path.stat())).values()):
                     return path
         return None
 
-    def _read_local(self, path: Path, offset: int) -> Iterator[bytes]:
-        before = _Marks.of(path.stat())
-        yield from _read(path, offset)
-        if _Marks.of(path.stat()) != before:
-            raise ContentMismatch(f"{path} changed while it was read", hint="run 'layerbuild lock' again")
+    def _read_local(self, path: Path, sha256: str, offset: int) -> Iterator[bytes]:
+        try:
+            before = _Marks.of(path.stat())
+            if before.size > CHUNK:
+                yield from _read(path, offset)
+                if _Marks.of(path.stat()) != before:
+                    raise ContentMismatch(f"{path} changed while it was read", hint="run 'layerbuild lock' again")
+                return
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        # A change in the instant in which it was hashed leaves the same marks.
+        data = b"".join(_read(path, 0))
+        if sha256_hex(data) != sha256:
+            self.discard(sha256)
+            raise ContentMismatch(f"{path} has changed since it was hashed", hint="run 'layerbuild lock' again")
+        if data[offset:]:
+            yield data[offset:]
 
     # --- documents, blobs ------------------------------------------------------------------------
 
@@ -341,9 +392,13 @@ class Store:
         """A small text by its digest.
 
         Raises:
-            StoreError: it is not here.
+            StoreError: it is not here, or was damaged.
         """
-        return b"".join(self.open(Content(size=None, sha256=sha256)))
+        data = b"".join(self.open(Content(size=None, sha256=sha256)))
+        if sha256_hex(data) != sha256:
+            self.discard(sha256)
+            raise _damaged(self._file(sha256))
+        return data
 
     def blob_path(self, digest: str) -> Path | None:
         """Where a compressed blob lies, None if it is not here."""
@@ -351,8 +406,18 @@ class Store:
         return path if path.exists() else None
 
     def open_blob(self, digest: str, offset: int = 0) -> Iterator[bytes]:
-        """A compressed blob's bytes from `offset` on."""
-        return _read(self._blob(digest), offset)
+        """A compressed blob's bytes from `offset` on.
+
+        Raises:
+            StoreError: it cannot be read; or, after the last byte of a whole one, it was damaged and is gone.
+        """
+        path, whole = self._blob(digest), hashlib.sha256()
+        for chunk in _read(path, offset):
+            whole.update(chunk)
+            yield chunk
+        if not offset and f"sha256:{whole.hexdigest()}" != digest:
+            path.unlink(missing_ok=True)
+            raise _damaged(path)
 
     def _blob(self, digest: str) -> Path:
         value = digest.removeprefix("sha256:")
@@ -379,10 +444,9 @@ class Store:
 
     def put_facts(self, sha256: str, facts: Facts) -> None:
         """Remember facts; what was known and is not contradicted stays."""
-        old = self.facts(sha256)
-        new = {k: v for k, v in asdict(facts).items() if v is not None}
-        merged = {**(asdict(old) if old else {}), **new}
-        self._query("INSERT OR REPLACE INTO facts VALUES (?, ?)", sha256, json.dumps(merged))
+        new = json.dumps({k: v for k, v in asdict(facts).items() if v is not None})
+        sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET value = json_patch(value, ?)"
+        self._query(sql, sha256, new, new)
 
     def receipt(self, key: str) -> Receipt | None:
         """What a key became here, with every blob that is known of it."""
@@ -405,6 +469,11 @@ class Store:
             values = (receipt.diff_id, blob.encoding, blob.digest, blob.size)
             self._query("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)", *values)
 
+    def forget_blobs(self, key_prefix: str) -> None:
+        """Forget how the layers whose keys begin with these 16 digits were compressed."""
+        made = "SELECT diff_id FROM receipts WHERE substr(key, 1, 16) = ?"
+        self._query(f"DELETE FROM blobs WHERE diff_id IN ({made})", key_prefix)  # noqa: S608  # no input in it
+
     def pushed_to(self, host: str, digest: str) -> list[str]:
         """Repositories of a registry to which a blob was pushed from here."""
         rows = self._query(
@@ -418,10 +487,28 @@ class Store:
 
 
 def _read(path: Path, offset: int) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        while chunk := file.read(CHUNK):
-            yield chunk
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path} cannot be read", cause=error.strerror, hint="check its disk, and who may read it")
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} was damaged, and has been removed", hint="run the command again: it will be made anew")
 
 
 def _limited(chunks: Iterable[bytes], expected: Content, name: str) -> Iterator[bytes]:

@@ -23,7 +23,9 @@ from layerbuild.lockmodel import Lock
 @click.option("--check", "check_only", is_flag=True, help="Change nothing; exit 3 if the lock has drifted.")
 @click.option("--offline", is_flag=True, help="Open no connection: only what is pinned, or pins itself.")
 @click.option("--keep-going", is_flag=True, help="Name what cannot be reached under 'unlocked', and lock the rest.")
-@click.option("--repack", multiple=True, metavar="NAME", help="Forget the compressed blobs of this layer.")
+@click.option(
+    "--repack", multiple=True, metavar="NAME", help="Forget how this layer, or image, was compressed and composed."
+)
 @options.insecure
 @options.as_json
 @click.pass_obj
@@ -72,11 +74,12 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
 
 def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
     known = {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
-    known |= {image.recipe.base for image in workspace.images}
+    known |= {name for image in workspace.images for name in (image.name, image.recipe.base)}
     for name in names:
         if name not in known:
             raise UsageError(
-                f"no recipe uses a layer or base called {name!r}", hint="names stand in recipes, under 'layers'"
+                f"no recipe uses a layer or base called {name!r}, or makes such an image",
+                hint="names of layers stand in recipes, under 'layers'",
             )
 
 
@@ -93,7 +96,7 @@ def _without_blobs(lock: Lock, names: frozenset[str]) -> Lock:
     receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
     images = {
         name: replace(image, manifest=None)
-        if any(line.rpartition("@")[2] in touched for line in image.layers)
+        if name in names or any(line.rpartition("@")[2] in touched for line in image.layers)
         else image
         for name, image in lock.images.items()
     }

@@ -32,8 +32,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild plan sd15 --to ghcr.io/acme
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
+    selected = workspace.select(arguments["patterns"])
     lock = workspace.lock()
-    composed = checked(workspace.images, workspace.select(arguments["patterns"]), lock)
+    composed = checked(workspace.images, selected, lock)
     destination = workspace.destination(arguments["destination"]) if arguments["destination"] else None
     planner = Planner(builder=workspace.builder(lock), store=workspace.store, open_base=workspace.open_base)
     plan = planner.run(composed, destination)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerbuild.compose import ComposedImage, ComposedLayer
+from layerbuild.errors import NotReproducible
 from layerbuild.execute.contents import Contents, in_threads
 from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Packer
@@ -14,7 +15,7 @@ from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifes
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import huggingface
 from layerbuild.locked import checked
-from layerbuild.lockmodel import Lock, LockedBase
+from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress
 
@@ -122,16 +123,31 @@ class Builder:
         return BuiltImage(composed=image, base=base, layers=pairs, config=config, manifest=manifest)
 
     def record(self, built: Sequence[BuiltImage]) -> Lock:
-        """The lock with receipts, facts and manifests of what was built, and nothing else changed."""
+        """The lock with receipts, facts and manifests of what was built, and nothing else changed.
+
+        Raises:
+            NotReproducible: an image came out different from the manifest that the lock names.
+        """
         receipts = dict(self.lock.receipts)
         images = dict(self.lock.images)
         for image in built:
             for _, made in image.layers:
                 receipts[made.key] = _with_blob(receipts.get(made.key), made)
-            lines = tuple(layer.line for layer, _ in image.layers)
-            images[image.composed.name] = replace(images[image.composed.name], layers=lines, manifest=image.digest)
+            name, lines = image.composed.name, tuple(layer.line for layer, _ in image.layers)
+            _same_manifest(images[name], lines, image)
+            images[name] = replace(images[name], layers=lines, manifest=image.digest)
         known = set(self.lock.files)
         return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+
+
+def _same_manifest(before: LockedImage, lines: tuple[str, ...], image: BuiltImage) -> None:
+    if before.manifest is None or before.layers != lines or before.manifest == image.digest:
+        return
+    raise NotReproducible(
+        f"not reproducible: image {image.composed.name} is now {image.digest}",
+        cause=f"the lock says {before.manifest}, of the same layers and settings",
+        hint=f"if layerbuild was updated meanwhile: 'layerbuild lock --repack {image.composed.name}'",
+    )
 
 
 def _with_blob(receipt: Receipt | None, made: BuiltLayer) -> Receipt:

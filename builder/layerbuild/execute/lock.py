@@ -61,13 +61,17 @@ class Locker:
         failures = {**failures, **base_failures}
         if failures and not self.options.keep_going:
             raise _combined(failures)
-        unlocked = {name: _reason(error) for name, error in failures.items()}
+        unlocked = {name: self._reason(error) for name, error in failures.items()}
         usable = [image for image in self.images if _usable(image, layers, bases)]
         draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
         draft = replace(draft, files=self._facts(draft))
         composed = compose(usable, draft)
         draft = self._with_directories(composed, draft)
         return self._finish(compose(usable, draft), draft)
+
+    def _reason(self, error: LayerbuildError) -> str:
+        """Why something is unlocked, on one line of the lock, without the paths of this machine."""
+        return _one_line(error).replace(f"{self.context.project}/", "").replace(str(self.context.project), ".")
 
     # --- pins ----------------------------------------------------------------------------------
 
@@ -276,6 +280,7 @@ def _draft_images(
             base = LockedBase(reference=recipe.base, digest=digest, directories=directories)
         draft[image.name] = LockedImage(
             platform=recipe.platform,
+            settings=image.settings,
             base=base,
             layers=before.layers if before else (),
             buckets=before.buckets if before else None,
@@ -283,8 +288,8 @@ def _draft_images(
     return draft
 
 
-def _reason(error: LayerbuildError) -> str:
-    """Why something is unlocked, on one line of the lock."""
+def _one_line(error: LayerbuildError) -> str:
+    """What failed and why, on one line."""
     return " ".join(": ".join(part for part in (error.message, error.cause) if part).split())
 
 
@@ -294,7 +299,7 @@ def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
     if len(failures) == 1:
         name = next(iter(failures))
         return type(first)(f"{name} cannot be locked: {first.message}", cause=first.cause, hint=first.hint)
-    lines = "\n".join(f"  {name}: {_reason(e)}{f' (try: {e.hint})' if e.hint else ''}" for name, e in failures.items())
+    lines = "\n".join(f"  {name}: {_one_line(e)}{f' (try: {e.hint})' if e.hint else ''}" for name, e in failures.items())
     return SourceError(
         f"{len(failures)} sources cannot be locked:\n{lines}",
         hint="or lock the others with --keep-going; these are then named under 'unlocked'",

@@ -13,6 +13,7 @@ from typing import Any
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.destinations import Destination
+from layerbuild.errors import ContentMismatch
 from layerbuild.execute import survey
 from layerbuild.execute.build import BuiltImage
 from layerbuild.execute.contents import in_threads
@@ -125,8 +126,7 @@ class Pusher:
         sent = 0
         for image in transfer.missing:
             if not (candidates and self.destination.mount(image, digest, candidates)):
-                with self.progress.task(f"push {want.title}", want.size) as task:
-                    self.destination.put(image, blobs.readable(digest), advance=task.advance)
+                self._send(image, want, blobs.readable(digest))
                 sent += want.size or 0
             candidates = (image, *candidates)
             self._remember(image, digest)
@@ -134,6 +134,16 @@ class Pusher:
             self._uploaded.append(sent)
         else:
             self._mounted.append(want.size or 0)
+
+    def _send(self, image: str, want: Want, blob: Readable) -> None:
+        try:
+            with self.progress.task(f"push {want.title}", want.size) as task:
+                self.destination.put(image, blob, advance=task.advance)
+        except ContentMismatch as error:
+            hint = error.hint
+            if want.key is not None:
+                hint = f"{hint}; if none has, the receipt {want.key[:16]} is wrong: remove it from the lock"
+            raise ContentMismatch(f"{want.title}: {error.message}", cause=error.cause, hint=hint) from None
 
     def _remember(self, image: str, digest: str) -> None:
         if self.destination.host is not None:

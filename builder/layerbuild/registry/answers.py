@@ -97,7 +97,9 @@ def unreachable(host: str, error: LayerbuildError) -> DestinationError:
     return DestinationError(
         f"the registry {host} cannot be reached",
         cause=error.cause or error.message,
-        hint=f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)",
+        hint=f"if {host} speaks plain HTTP only, say so with --insecure {host}"
+        if "WRONG_VERSION_NUMBER" in (error.cause or "")
+        else f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)",
     )
 
 
