@@ -419,6 +419,16 @@ class Store:
             path.unlink(missing_ok=True)
             raise _damaged(path)
 
+    def check_blob(self, digest: str) -> bool:
+        """Whether a blob is what its name says; one that is not is removed."""
+        whole = hashlib.sha256()
+        for chunk in self.open_blob(digest):
+            whole.update(chunk)
+        right = f"sha256:{whole.hexdigest()}" == digest
+        if not right:
+            self._blob(digest).unlink(missing_ok=True)
+        return right
+
     def _blob(self, digest: str) -> Path:
         value = digest.removeprefix("sha256:")
         return self.root / "blobs" / value[:2] / value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -46,11 +47,15 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["check_only"]:
         _check(workspace, json_output=arguments["json_output"])
         return
-    _known_names(workspace, (*arguments["update"], *arguments["repack"]))
     with workspace.writing():
         old = workspace.lock_or_none()
+        labels = {
+            name for image in (old or Lock()).images.values() for line in image.layers for name in _names_of(line)
+        }
+        _known_names(workspace, arguments["update"])
+        _known_names(workspace, arguments["repack"], labels)
         new = _locker(workspace, old or Lock(), arguments).run()
-        new = _without_blobs(new, frozenset(arguments["repack"]))
+        new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
         changed = locktext.write(workspace.project.lockfile, new)
     _report(workspace, old, new, changed=changed, json_output=arguments["json_output"])
 
@@ -72,8 +77,9 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
     )
 
 
-def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
-    known = {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
+def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collection[str] = ()) -> None:
+    known = {*labels}
+    known |= {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
     known |= {name for image in workspace.images for name in (image.name, image.recipe.base)}
     for name in names:
         if name not in known:
@@ -83,16 +89,15 @@ def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
             )
 
 
-def _without_blobs(lock: Lock, names: frozenset[str]) -> Lock:
-    """Forgets how layers were compressed, and the manifests that said so."""
+def _without_blobs(workspace: Workspace, lock: Lock, names: frozenset[str]) -> Lock:
+    """Forgets how layers were compressed, here and in the lock, and the manifests that said so."""
     if not names:
         return lock
     touched = {
-        line.rpartition("@")[2]
-        for image in lock.images.values()
-        for line in image.layers
-        if line.partition("/")[2].rpartition("@")[0].partition("/")[0] in names
+        line.rpartition("@")[2] for image in lock.images.values() for line in image.layers if names & _names_of(line)
     }
+    for key in touched:
+        workspace.store.forget_blobs(key)
     receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
     images = {
         name: replace(image, manifest=None)
@@ -101,6 +106,12 @@ def _without_blobs(lock: Lock, names: frozenset[str]) -> Lock:
         for name, image in lock.images.items()
     }
     return replace(lock, receipts=receipts, images=images)
+
+
+def _names_of(line: str) -> set[str]:
+    """A layer's label, and the declaration that the label begins with (`webui/BLIP`)."""
+    label = line.partition("/")[2].rpartition("@")[0]
+    return {label, label.partition("/")[0]}
 
 
 def _check(workspace: Workspace, *, json_output: bool) -> None:

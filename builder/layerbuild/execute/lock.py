@@ -299,7 +299,9 @@ def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
     if len(failures) == 1:
         name = next(iter(failures))
         return type(first)(f"{name} cannot be locked: {first.message}", cause=first.cause, hint=first.hint)
-    lines = "\n".join(f"  {name}: {_one_line(e)}{f' (try: {e.hint})' if e.hint else ''}" for name, e in failures.items())
+    lines = "\n".join(
+        f"  {name}: {_one_line(e)}{f' (try: {e.hint})' if e.hint else ''}" for name, e in failures.items()
+    )
     return SourceError(
         f"{len(failures)} sources cannot be locked:\n{lines}",
         hint="or lock the others with --keep-going; these are then named under 'unlocked'",
