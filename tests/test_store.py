@@ -20,7 +20,8 @@ from fixtures.project import safetensors
 from layerbuild.digests import CHUNK
 from layerbuild.errors import ContentMismatch, StoreError
 from layerbuild.model import Blob, Content, Facts, Receipt
-from layerbuild.store import Store, _Marks
+from layerbuild.store import Store
+from layerbuild.store.local import Marks
 
 _DATA = b"some bytes" * 100
 _LARGE = bytes(range(256)) * (CHUNK // 256 + 10)
@@ -243,9 +244,9 @@ class TestLocalFiles:
     ) -> None:
         path = tmp_path / "a"
         content = _local(store, path)
-        marks = _Marks.of(path.stat())
+        marks = Marks.of(path.stat())
         path.write_bytes(_DATA.upper())
-        monkeypatch.setattr(_Marks, "of", lambda _: marks)
+        monkeypatch.setattr(Marks, "of", lambda _: marks)
         with pytest.raises(ContentMismatch, match="has changed since it was hashed"):
             list(store.open(content))
         assert not store.has(content)
