@@ -46,6 +46,7 @@ test: setup lint peers
 
 bench: setup peers
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/coldstart.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
