@@ -1,7 +1,7 @@
 """What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files.
 
-WAL mode, one connection for each thread; every statement is its own transaction, so that parallel
-writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
+WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
+parallel writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,15 +42,17 @@ class Database:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._local = threading.local()
+        self._turn = threading.Lock()
         try:
+            self._connection = _connect(root / "store.db")
+            # Closed with its owner: whoever opens a store need not think of it.
+            self._closing = weakref.finalize(self, self._connection.close)
             self._make_tables()
         except sqlite3.Error as error:
             raise self._broken(error) from None
 
     def _make_tables(self) -> None:
-        database = self._connection()
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version > _VERSION:
             raise StoreError(
                 f"the store at {self.root} was made by a newer layerbuild",
@@ -57,7 +60,7 @@ class Database:
                 hint="update layerbuild, or name another directory with LAYERBUILD_STORE",
             )
         if version < _VERSION:
-            database.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
+            self._connection.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
 
     def _broken(self, error: sqlite3.Error) -> StoreError:
         """What SQLite says. A damaged database holds nothing that cannot be learnt again."""
@@ -70,28 +73,17 @@ class Database:
             hint=f"remove it, and {path.name}-wal and {path.name}-shm beside it: what it held is learnt again",
         )
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self.root / "store.db", timeout=60, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            self._local.connection = connection
-        return connection
-
     def query(self, sql: str, *arguments: object) -> list[tuple[object, ...]]:
         """Rows of one statement."""
         try:
-            return self._connection().execute(sql, arguments).fetchall()
+            with self._turn:
+                return self._connection.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
             raise self._broken(error) from None
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        """Close the database; the store is of no use after that."""
+        self._closing()
 
     def facts(self, sha256: str) -> Facts | None:
         """What was learnt from a file's content."""
@@ -140,6 +132,17 @@ class Database:
     def remember_push(self, host: str, repository: str, digest: str) -> None:
         """A blob is in a repository of a registry now."""
         self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def unusable(root: Path, cause: str) -> StoreError:
