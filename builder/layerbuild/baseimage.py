@@ -131,7 +131,10 @@ class _Base:
         media_type, data = self._backend.top()
         document = read_document(media_type, data, self.reference)
         if media_type in INDEXES:
-            return {_platform(offered): digest for offered, digest in reversed(list(self._offers(document)))}
+            found: dict[str, str] = {}
+            for offered, digest in self._offers(document):
+                found.setdefault(_platform(offered), digest)
+            return found
         return {_platform(read_object(self.config(data), self.reference)): f"sha256:{sha256_hex(data)}"}
 
     def manifest(self, digest: str) -> bytes:

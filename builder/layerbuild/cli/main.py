@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
     "push": ("push", "Send images to a registry or an OCI layout, only what is missing there."),
+    "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),
     "demo": ("demo", "See it work: a small project with real files, locked, built and pushed."),
 }
@@ -49,7 +50,8 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A project has recipes/ and usually layers/; 'layerbuild demo' makes a small one to look at. "
-    "Exit codes: 0 done, 1 failed, 2 wrong input, 3 the lock has drifted, 130 interrupted.",
+    "Exit codes: 0 done, 1 failed, 2 wrong input, 3 the lock has drifted, 4 an audit found something, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="layerbuild")
 @click.option("-C", "--project", metavar="DIR", help="The project. Default: the nearest directory with recipes/.")
