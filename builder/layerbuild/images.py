@@ -19,7 +19,7 @@ from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
-from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
+from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer, WebuiTarget
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
 from layerbuild.webui.releases import parse_version, version_of_commit
 from layerbuild.yamlfile import Document, KeyPath
@@ -67,6 +67,7 @@ class ImageDeclaration:
             "compression": recipe.compression,
             "config": recipe.config.model_dump(mode="json"),
             "hf_home": self.target.hf_home,
+            "cache": [recipe.webui.cache_file, recipe.webui.cache_dir] if recipe.webui else [],
         }
         return sha256_hex(canonical_json(value).encode())[:16]
 
@@ -263,7 +264,16 @@ class _Expander:
             message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
             report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
         version = next(iter(versions.values()), None)
-        return replace(target, version=version)
+        return replace(target, version=version, flavor=self._flavor(recipe, webuis, report))
+
+    def _flavor(self, recipe: Recipe, webuis: list[LayerUse], report: Report) -> str:
+        """The webui's flavor, by the recipe or its webui layer."""
+        stated = [recipe.webui.flavor] if recipe.webui and recipe.webui.flavor else []
+        stated += [use.layer.flavor for use in webuis[:1] if isinstance(use.layer, WebuiLayer)]
+        if len(set(stated)) > 1:
+            message = f"the recipe says {stated[0]}, the webui layer is {stated[1]}"
+            report(("webui", "flavor"), message, "leave 'flavor' out where a webui layer tells it")
+        return stated[0] if stated else "a1111"
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""
@@ -288,10 +298,25 @@ def _target(recipe: Recipe) -> Target:
         data_dir=data,
         models_dir=models.rstrip("/"),
         embeddings_dir=((webui.embeddings_dir if webui else None) or f"{data}/embeddings").rstrip("/"),
+        type_dirs=_type_dirs(webui) if webui else (),
+        checkpoint=webui.ckpt if webui else None,
+        cache_file=webui.cache_file if webui else None,
+        flavor=(webui.flavor if webui else None) or "a1111",
         hf_home=recipe.hf_home.rstrip("/"),
         uid=recipe.owner.uid,
         gid=recipe.owner.gid,
     )
+
+
+def _type_dirs(webui: WebuiTarget) -> tuple[tuple[str, str], ...]:
+    """Types of models whose directory a flag of the webui names."""
+    flags = {
+        "checkpoint": webui.ckpt_dir,
+        "lora": webui.lora_dir,
+        "vae": webui.vae_dir,
+        "hypernetwork": webui.hypernetwork_dir,
+    }
+    return tuple((kind, directory.rstrip("/")) for kind, directory in flags.items() if directory is not None)
 
 
 def _builtins(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:

@@ -143,12 +143,12 @@ def model(type_name: str, name: str, letter: str = "a", *, path: str | None = No
 )
 def test_facts_that_are_needed(type_name: str, name: str, version: tuple[int, ...] | None, needed: set[str]) -> None:
     placed = model(type_name, name)
-    assert needed_facts(placed, version) == needed
-    assert pending_facts(placed, version, None) == needed
-    assert pending_facts(placed, version, Facts(size=1)) == needed
-    assert pending_facts(placed, version, Facts(size=1, safetensors=True)) == needed - {"header"}
-    assert not pending_facts(placed, version, Facts(size=1, safetensors=True, addnet=SHA["b"]))
-    assert not pending_facts(placed, version, Facts(size=1, safetensors=False))
+    assert needed_facts(placed, Target(version=version)) == needed
+    assert pending_facts(placed, Target(version=version), None) == needed
+    assert pending_facts(placed, Target(version=version), Facts(size=1)) == needed
+    assert pending_facts(placed, Target(version=version), Facts(size=1, safetensors=True)) == needed - {"header"}
+    assert not pending_facts(placed, Target(version=version), Facts(size=1, safetensors=True, addnet=SHA["b"]))
+    assert not pending_facts(placed, Target(version=version), Facts(size=1, safetensors=False))
 
 
 @pytest.mark.parametrize("type_name", ["checkpoint", "lora"])

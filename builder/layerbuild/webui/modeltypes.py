@@ -105,9 +105,22 @@ MODEL_TYPES = {
 }
 
 
+def name_of_checkpoint(path: str, target: Target) -> str:
+    """What the webui calls a checkpoint at an absolute path: the part below its directories, else the
+    file's name (`modules/sd_models.py:CheckpointInfo`)."""
+    flagged = dict(target.type_dirs).get("checkpoint")
+    for directory in (flagged, place("checkpoint", "", target).rstrip("/"), f"{target.models_dir}/Stable-diffusion"):
+        if directory and path.startswith(f"{directory}/"):
+            return path[len(directory) + 1 :]
+    return posixpath.basename(path)
+
+
 def place(type_name: str, name: str, target: Target, directory: str | None = None) -> str:
     """Absolute path of a model called `name` (may hold a sub-folder) in the image."""
     model_type = MODEL_TYPES[type_name]
+    for kind, flagged in target.type_dirs:
+        if kind == type_name and directory is None:
+            return posixpath.join(flagged, name)
     base = target.embeddings_dir if model_type.anchor == "embeddings" else target.models_dir
     folder = directory if directory is not None else model_type.directory
     return posixpath.join(base, folder, name) if folder else posixpath.join(base, name)
