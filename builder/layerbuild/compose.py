@@ -20,8 +20,15 @@ from layerbuild.lockmodel import Lock, LockedBase, layer_line
 from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
 from layerbuild.schema import FilesLayer, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
-from layerbuild.webui.hashcache import FactName, PlacedModel, cache_path, collisions, pending_facts
-from layerbuild.webui.modeltypes import is_hidden, name_of_checkpoint, place
+from layerbuild.webui.hashcache import (
+    FactName,
+    PlacedModel,
+    cache_path,
+    collisions,
+    pending_facts,
+    stores_extensions,
+)
+from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, name_of_checkpoint, place
 from layerbuild.webui.releases import parse_version, version_of_commit
 
 Algorithm = Literal["none", "zstd", "gzip"]
@@ -65,6 +72,7 @@ class ComposedImage:
 
     Attributes:
         layers: in order, without the base's.
+        target: with the release and the base's directories that the lock knows.
         models: every model at its place.
         pending: facts that must be learnt before the hash cache can be made, by sha256.
         buckets: how the smaller model files share layers, where there are more than slots for them.
@@ -73,6 +81,7 @@ class ComposedImage:
     declaration: ImageDeclaration
     base: LockedBase | None
     layers: tuple[ComposedLayer, ...]
+    target: Target
     models: tuple[PlacedModel, ...]
     pending: Mapping[str, frozenset[FactName]]
     buckets: Buckets | None = None
@@ -117,6 +126,7 @@ def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
         declaration=image,
         base=base,
         layers=tuple(maker.layers),
+        target=target,
         models=tuple(maker.models),
         pending=maker.pending,
         buckets=buckets,
@@ -169,7 +179,8 @@ class _Maker:
             for directory in sorted(layer.extensions):
                 path = f"{self.target.data_dir}/extensions/{directory}"
                 pin = self.extensions[directory] = pins[requests.extension(directory)]
-                tree = gittree.tree(pin, path, self.target, f"{use.name}/{directory}", extension=True)
+                remembered = stores_extensions(self.target)
+                tree = gittree.tree(pin, path, self.target, f"{use.name}/{directory}", extension=remembered)
                 self._put(tree, "extensions")
         elif isinstance(layer, FilesLayer):
             for path in layer.files:
@@ -189,9 +200,12 @@ class _Maker:
                 use, f"the webui lists nothing called {name!r}: a part begins with a dot", "give it a 'filename'"
             )
         path = place(layer.type, name, self.target, layer.directory)
-        if layer.type == "checkpoint" and self._is_started_with(name):
-            path = self.target.checkpoint or path
+        if layer.type == "checkpoint":
+            path = self._started_with(name) or path
             name = name_of_checkpoint(path, self.target)
+        if is_hidden(path) and MODEL_TYPES[layer.type].hashed and path != self.target.checkpoint:
+            message = f"the webui lists nothing at {path}: a part begins with a dot"
+            raise _refused(use, message, "choose other directories under 'webui' in the recipe")
         self.models.append(PlacedModel(type=layer.type, name=name, path=path, content=content, layer=use.name))
         placed = {path: content}
         for suffix in layer.sidecars:
@@ -212,12 +226,13 @@ class _Maker:
                 )
         self._weights(list(placed.values()), use.name)
 
-    def _is_started_with(self, name: str) -> bool:
-        """Whether `--ckpt` means this checkpoint: it has the file's name, or is the image's only one."""
-        if self.target.checkpoint is None:
-            return False
+    def _started_with(self, name: str) -> str | None:
+        """The path of `--ckpt` if it means this checkpoint: that has the file's name, or is the image's only one."""
+        path = self.target.checkpoint
+        if path is None or posixpath.basename(name) == posixpath.basename(path):
+            return path
         only = sum(1 for u in self.image.uses if isinstance(u.layer, ModelLayer) and u.layer.type == "checkpoint") == 1
-        return only or posixpath.basename(name) == posixpath.basename(self.target.checkpoint)
+        return path if only else None
 
     def share_layers(self, kept: Buckets | None) -> Buckets | None:
         """Put the smaller model files together where there are more of them than layer slots."""
@@ -306,7 +321,7 @@ def _refused(use: LayerUse, message: str, hint: str) -> ProjectError:
 def _problems(image: ComposedImage) -> list[Problem]:
     document = image.declaration.document
     found = []
-    for one, other, shared in collisions(image.models):
+    for one, other, shared in collisions(image.models, image.target):
         hint = f"give one of them another 'filename', or leave one out of {image.name}"
         message = f"{one.layer} and {other.layer} are both {shared!r} to the webui, in image {image.name}"
         found.append(document.problem(("layers",), message, hint))

@@ -20,7 +20,8 @@ from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
 from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer, WebuiTarget
-from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
+from layerbuild.webui.flavors import DEFAULT_FLAVOR, FLAVORS
+from layerbuild.webui.modeltypes import MODEL_TYPES, checkpoint_directories, flags, is_hidden
 from layerbuild.webui.releases import parse_version, version_of_commit
 from layerbuild.yamlfile import Document, KeyPath
 
@@ -232,48 +233,11 @@ class _Expander:
         return layer.model_copy(update={"files": files})
 
     def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Report) -> Target:
-        """The target with the webui's version; says what does not fit together."""
-        webuis = [use for use in uses if isinstance(use.layer, WebuiLayer)]
-        provided = recipe.webui.provided_by if recipe.webui else None
-        if len(webuis) > 1:
-            report(("layers",), f"two webui layers: {webuis[0].name} and {webuis[1].name}", "an image holds one webui")
-        if webuis and provided == "base":
-            report(
-                ("webui", "provided_by"), f"the base provides the webui, and {webuis[0].name} does too", "remove one"
-            )
-        if not webuis and provided == "layer":
-            report(
-                ("webui", "provided_by"), "no layer of this recipe is a webui", "add one, or say 'provided_by: base'"
-            )
-        if provided == "base" and recipe.base == "scratch":
-            report(
-                ("webui", "provided_by"), "'base: scratch' provides no webui", "name a base image or add a webui layer"
-            )
-        models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
-        if models and not webuis and recipe.webui is None:
-            hint = "say 'webui: {root: /stable-diffusion-webui, provided_by: base}', or add a webui layer"
-            report(("webui",), f"the recipe holds models ({models[0]} ...) and does not say where the webui lies", hint)
-        stated = [recipe.webui.version if recipe.webui else None]
-        for layer in (use.layer for use in webuis[:1]):
-            if isinstance(layer, WebuiLayer):
-                stated += [layer.version, version_of_commit(layer.source.rpartition("@")[2])]
-        versions = {text: parse_version(text) for text in stated if text is not None}
-        for text in (text for text, version in versions.items() if version is None):
-            report(("webui", "version"), f"{text!r} is no release", "write it like 1.10.1")
-        if len(set(versions.values())) > 1 and None not in versions.values():
-            message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
-            report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
-        version = next(iter(versions.values()), None)
-        return replace(target, version=version, flavor=self._flavor(recipe, webuis, report))
-
-    def _flavor(self, recipe: Recipe, webuis: list[LayerUse], report: Report) -> str:
-        """The webui's flavor, by the recipe or its webui layer."""
-        stated = [recipe.webui.flavor] if recipe.webui and recipe.webui.flavor else []
-        stated += [use.layer.flavor for use in webuis[:1] if isinstance(use.layer, WebuiLayer)]
-        if len(set(stated)) > 1:
-            message = f"the recipe says {stated[0]}, the webui layer is {stated[1]}"
-            report(("webui", "flavor"), message, "leave 'flavor' out where a webui layer tells it")
-        return stated[0] if stated else "a1111"
+        """The target with the webui's release and flavor; says what does not fit together."""
+        webuis = [use.layer for use in uses if isinstance(use.layer, WebuiLayer)]
+        _check_provider(recipe, uses, report)
+        flavor = _flavor(recipe, webuis[:1], report)
+        return replace(target, version=_version(recipe, webuis[:1], report), flavor=flavor)
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""
@@ -288,20 +252,74 @@ class _Expander:
                 self.problems.append(image.document.problem(("name",), message, hint))
 
 
+def _check_provider(recipe: Recipe, uses: Sequence[LayerUse], report: Report) -> None:
+    """Says where it is unclear, or said twice, who brings the webui."""
+    webuis = [use.name for use in uses if isinstance(use.layer, WebuiLayer)]
+    models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
+    provided = recipe.webui.provided_by if recipe.webui else None
+    where = ("webui", "provided_by")
+    if len(webuis) > 1:
+        report(("layers",), f"two webui layers: {webuis[0]} and {webuis[1]}", "an image holds one webui")
+    if webuis and provided == "base":
+        report(where, f"the base provides the webui, and {webuis[0]} does too", "remove one")
+    if not webuis and provided == "layer":
+        report(where, "no layer of this recipe is a webui", "add one, or say 'provided_by: base'")
+    if provided == "base" and recipe.base == "scratch":
+        report(where, "'base: scratch' provides no webui", "name a base image or add a webui layer")
+    if models and not webuis and recipe.webui is None:
+        hint = "say 'webui: {root: /stable-diffusion-webui, provided_by: base}', or add a webui layer"
+        report(("webui",), f"the recipe holds models ({models[0]} ...) and does not say where the webui lies", hint)
+
+
+def _version(recipe: Recipe, webui: Sequence[WebuiLayer], report: Report) -> tuple[int, ...] | None:
+    """The release by the recipe, its webui layer, or that one's commit."""
+    stated = [recipe.webui.version if recipe.webui else None]
+    for layer in webui:
+        stated += [layer.version, version_of_commit(layer.source.rpartition("@")[2])]
+    versions = {text: parse_version(text) for text in stated if text is not None}
+    for text in (text for text, version in versions.items() if version is None):
+        report(("webui", "version"), f"{text!r} is no release", "write it like 1.10.1")
+    if len(set(versions.values())) > 1 and None not in versions.values():
+        message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
+        report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
+    return next(iter(versions.values()), None)
+
+
+def _flavor(recipe: Recipe, webui: Sequence[WebuiLayer], report: Report) -> str:
+    """The flavor by the recipe or its webui layer."""
+    stated = recipe.webui.flavor if recipe.webui else None
+    found = next((layer.flavor for layer in webui), stated or DEFAULT_FLAVOR)
+    if stated is not None and stated != found:
+        hint = "leave 'flavor' out where a webui layer tells it"
+        report(("webui", "flavor"), f"the recipe says {stated}, the webui layer is {found}", hint)
+    # The recipe's other strings may use where embeddings lie, and are read before any layer.
+    if stated is None and FLAVORS[found].embeddings_below_models:
+        report(
+            ("webui", "flavor"), f"the webui layer is {found}", f"say 'webui: {{flavor: {found}}}' in the recipe too"
+        )
+    variables = recipe.webui is not None and (recipe.webui.cache_file, recipe.webui.cache_dir) != (None, None)
+    if variables and not FLAVORS[found].cache_variables:
+        hint = "leave 'cache_file' and 'cache_dir' out"
+        report(("webui",), f"{found} keeps its hash cache in the data directory only", hint)
+    return found
+
+
 def _target(recipe: Recipe) -> Target:
     webui = recipe.webui
     root = webui.root.rstrip("/") if webui else "/stable-diffusion-webui"
     data = ((webui.data_dir if webui else None) or root).rstrip("/")
-    models = (webui.models_dir if webui else None) or f"{data}/models"
+    models = ((webui.models_dir if webui else None) or f"{data}/models").rstrip("/")
+    flavor = (webui.flavor if webui else None) or DEFAULT_FLAVOR
+    beside = models if FLAVORS[flavor].embeddings_below_models else data
     return Target(
         root=root,
         data_dir=data,
-        models_dir=models.rstrip("/"),
-        embeddings_dir=((webui.embeddings_dir if webui else None) or f"{data}/embeddings").rstrip("/"),
+        models_dir=models,
+        embeddings_dir=((webui.embeddings_dir if webui else None) or f"{beside}/embeddings").rstrip("/"),
         type_dirs=_type_dirs(webui) if webui else (),
         checkpoint=webui.ckpt if webui else None,
         cache_file=webui.cache_file if webui else None,
-        flavor=(webui.flavor if webui else None) or "a1111",
+        flavor=flavor,
         hf_home=recipe.hf_home.rstrip("/"),
         uid=recipe.owner.uid,
         gid=recipe.owner.gid,
@@ -327,6 +345,8 @@ def _builtins(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:
             "data_dir": target.data_dir,
             "models_dir": target.models_dir,
             "embeddings_dir": target.embeddings_dir,
+            "ckpt_dir": checkpoint_directories(target)[0],
+            "flags": flags(target),
         },
         "hf_home": target.hf_home,
         "image": {"name": name, "platform": recipe.platform},

@@ -186,14 +186,14 @@ def test_header_lengths() -> None:
 
 def test_two_models_under_one_key_are_found() -> None:
     first, second = model("lora", "x/a.safetensors"), model("lora", "y/a.pt", "b")
-    assert collisions([first, model("lora", "b.pt"), second]) == [(first, second, "lora/a")]
+    assert collisions([first, model("lora", "b.pt"), second], TARGET) == [(first, second, "lora/a")]
     first, second = model("embedding", "x/a.pt"), model("embedding", "a.bin", "b")
-    assert collisions([first, second]) == [(first, second, "textual_inversion/a")]
+    assert collisions([first, second], TARGET) == [(first, second, "textual_inversion/a")]
 
 
 def test_two_models_at_one_path_are_found_whatever_their_type() -> None:
     first, second = model("upscaler", "a.pth", path="/w/x"), model("vae", "b.pt", path="/w/x")
-    assert collisions([first, second]) == [(first, second, "/w/x")]
+    assert collisions([first, second], TARGET) == [(first, second, "/w/x")]
 
 
 def test_what_the_webui_can_tell_apart_is_no_collision() -> None:
@@ -209,7 +209,7 @@ def test_what_the_webui_can_tell_apart_is_no_collision() -> None:
         ("upscaler", "a.pth"),
         ("controlnet", "sub/a.pth"),
     ]
-    assert collisions([model(t, n) for t, n in names]) == []
+    assert collisions([model(t, n) for t, n in names], TARGET) == []
 
 
 def test_several_vaes_have_no_entry_and_one_has() -> None:

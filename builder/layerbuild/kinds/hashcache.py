@@ -9,15 +9,17 @@ from typing import Any, Literal, cast
 
 from layerbuild.kinds.base import Json, Knowledge, base_directories, instance, owner, strip, with_parents
 from layerbuild.model import Entry, Facts, Instance, Pin, Target
-from layerbuild.webui.flavors import FLAVORS, checkpoint_keys
+from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.hashcache import (
     PlacedModel,
     cache_json,
     cache_path,
     extension_entry,
     hash_entry,
+    hash_keys,
     metadata_entry,
     pending_facts,
+    stores_extensions,
     stores_metadata,
 )
 from layerbuild.webui.safetensors import metadata_of, require_valid, stored_metadata
@@ -49,7 +51,8 @@ def hash_cache(
         if model.keys.key == "vae" and vaes > 1:
             continue
         entries += _entries(model, sha256, facts.get(sha256), target)
-    entries += [_extension(name, pin) for name, pin in sorted(extensions.items())]
+    if stores_extensions(target):
+        entries += [_extension(name, pin) for name, pin in sorted(extensions.items())]
     if not entries:
         return None
     path = strip(cache_path(target))
@@ -68,8 +71,7 @@ def _entries(model: PlacedModel, sha256: str, facts: Facts | None, target: Targe
         require_valid(f"{model.layer} ({model.name})", facts.safetensors)
         header = {"metadata": facts.metadata} if facts.metadata is not None else {"header": facts.header_sha256}
     if keys.section == "hashes" and keys.key is not None:
-        names = checkpoint_keys(flavor, keys.key) if model.type == "checkpoint" else [keys.key]
-        entries += [{"section": "hashes", "key": name, "sha256": sha256} for name in names]
+        entries += [{"section": "hashes", "key": key, "sha256": sha256} for key in hash_keys(model, target)]
     elif keys.section == "hashes-addnet":
         assert facts is not None
         value = facts.addnet if flavor.addnet_skips_header else sha256

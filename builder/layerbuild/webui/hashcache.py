@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from layerbuild.model import MTIME, Content, Facts, Target
 from layerbuild.webui.flavors import FLAVORS
-from layerbuild.webui.modeltypes import MODEL_TYPES, CacheKeys, is_safetensors
+from layerbuild.webui.modeltypes import MODEL_TYPES, CacheKeys, is_safetensors, short_names
 
 _METADATA_SINCE = {"checkpoint": (1, 6), "lora": (1, 5)}
+_HASHED_SINCE = {"embedding": (1, 5), "vae": (1, 6)}
+_EXTENSIONS_SINCE = (1, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +80,29 @@ def stores_metadata(model: PlacedModel, target: Target) -> bool:
     since = _METADATA_SINCE.get(model.type)
     if since is None or not FLAVORS[target.flavor].metadata or not is_safetensors(model.name):
         return False
+    return _knows(target, since)
+
+
+def _knows(target: Target, since: tuple[int, ...]) -> bool:
+    """Whether the target's webui has what AUTOMATIC1111's has from release `since` on. Its forks have it all."""
     return target.version is None or target.flavor != "a1111" or target.version >= since
 
 
-def collisions(models: Iterable[PlacedModel]) -> list[tuple[PlacedModel, PlacedModel, str]]:
+def stores_extensions(target: Target) -> bool:
+    """Whether the target's webui remembers what git says of extensions."""
+    return FLAVORS[target.flavor].extensions and _knows(target, _EXTENSIONS_SINCE)
+
+
+def hash_keys(model: PlacedModel, target: Target) -> list[str]:
+    """Keys under which the target's webui looks the file's hash up; none where it never hashes it."""
+    if model.keys.key is None or not _knows(target, _HASHED_SINCE.get(model.type, ())):
+        return []
+    if model.type == "checkpoint" and FLAVORS[target.flavor].short_checkpoint_keys:
+        return [f"checkpoint/{name}" for name in short_names(model.path, target)]
+    return [model.keys.key]
+
+
+def collisions(models: Iterable[PlacedModel], target: Target) -> list[tuple[PlacedModel, PlacedModel, str]]:
     """Pairs of models that the webui would take for one another, with the path or key they share."""
     found = []
     paths: dict[str, PlacedModel] = {}
@@ -91,11 +112,13 @@ def collisions(models: Iterable[PlacedModel]) -> list[tuple[PlacedModel, PlacedM
         if other is not model:
             found.append((other, model, model.path))
             continue
-        if model.keys.key is None or not model.keys.unique:
+        if not model.keys.unique:
             continue
-        other = keys.setdefault(model.keys.key, model)
-        if other is not model:
-            found.append((other, model, model.keys.key))
+        for key in hash_keys(model, target):
+            other = keys.setdefault(key, model)
+            if other is not model:
+                found.append((other, model, key))
+                break
     return found
 
 
