@@ -376,5 +376,5 @@ def environment(image: ComposedImage) -> dict[str, str]:
     if webui is not None and webui.cache_file is not None:
         variables["SD_WEBUI_CACHE_FILE"] = webui.cache_file
     if webui is not None and webui.cache_dir is not None:
-        variables["SD_WEBUI_CACHE_DIR"] = webui.cache_dir
+        variables["SD_WEBUI_CACHE_DIR"] = webui.cache_dir.rstrip("/")
     return variables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,16 @@ from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
 from layerbuild.execute.lock import Locker, Options
+from layerbuild.http import redact
 from layerbuild.kinds.requests import extension
 from layerbuild.locked import RELOCK, drift
 from layerbuild.lockmodel import Lock
 from layerbuild.sources.git import GitSource
 from layerbuild.webui import installscript
-from layerbuild.webui.installscript import InstallScript
+from layerbuild.webui.installscript import UNKNOWN, InstallScript
+
+_SHOWN = 8
+_SHOWN_LENGTH = 120
 
 
 @click.command("lock")
@@ -124,23 +129,32 @@ def _installers(workspace: Workspace, old: Lock, new: Lock) -> list[str]:
         for role, pin in layer.pins.items():
             if not role.startswith(extension("")) or before.get(role) == pin:
                 continue
-            text = git.read_text(pin, installscript.NAME)
-            script = installscript.parse(text) if text is not None else installscript.InstallScript()
-            if not script.idle:
-                found.append(f"{name}: {role.partition('/')[2]}'s install.py {_fetches(script)}, if launch.py runs it")
+            text = git.read_text(pin, installscript.NAME, limit=installscript.MAX_SIZE)
+            does = _does(installscript.parse(text)) if text is not None else ""
+            if does:
+                directory = role.removeprefix(extension(""))
+                hint = "have it in the base or in layers, and start webui.py"
+                found.append(f"{name}: {directory}'s install.py {does}, if launch.py runs it (try: {hint})")
     return found
 
 
-def _fetches(script: InstallScript) -> str:
+def _does(script: InstallScript) -> str:
+    """What `script` would do, in words; empty where it is idle. Addresses are shown without their secrets."""
     if script.unreadable:
         return "cannot be read, and may fetch anything"
+    packages = [word for word in script.packages if word.strip(UNKNOWN)]
+    if len(packages) < len(script.packages) and not script.requirements:
+        packages.append("what only a run can name")
     parts = (
-        ("installs", (*script.packages, *script.requirements)),
-        ("downloads", script.addresses),
+        ("installs", [*packages, *script.requirements]),
+        ("downloads", [redact(address) for address in script.addresses]),
     )
-    return " and ".join(
-        f"{verb} {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" for verb, names in parts if names
-    )
+    return " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= _SHOWN_LENGTH else f"{name[:_SHOWN_LENGTH]}..." for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _check(workspace: Workspace, *, json_output: bool) -> None:

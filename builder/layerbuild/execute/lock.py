@@ -15,11 +15,12 @@ from layerbuild.kinds.requests import declaration_digest
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
 from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
-from layerbuild.schema import Layer, ModelLayer
+from layerbuild.schema import Layer, ModelLayer, WebuiLayer
 from layerbuild.sources import Context, source_for
 from layerbuild.sources.git import GitSource
 from layerbuild.store import Store
-from layerbuild.webui.changelog import CHANGELOG, first_release
+from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
+from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.safetensors import PREFIX, header_length
 
 ResolveBase = Callable[[str, str], str]
@@ -110,13 +111,15 @@ class Locker:
                 pin = source_for(request.uri, self.context).resolve(request)
                 if isinstance(layer, ModelLayer):
                     return self._with_sha256(pin_key, pin)
-                return self._with_version(pin) if role == requests.WEBUI else pin
+                if role == requests.WEBUI and isinstance(layer, WebuiLayer) and FLAVORS[layer.flavor].changelog:
+                    return self._with_version(pin)
+                return pin
         except SourceError as error:
             return error
 
     def _with_version(self, pin: Pin) -> Pin:
         """The webui's release by the first heading of its own changelog."""
-        text = GitSource(self.context).read_text(pin, CHANGELOG)
+        text = GitSource(self.context).read_text(pin, CHANGELOG, limit=ENOUGH)
         return replace(pin, version=first_release(text)) if text is not None else pin
 
     def _with_sha256(self, pin_key: str, pin: Pin) -> Pin:

@@ -111,12 +111,12 @@ class GitSource:
                 if start < stop:
                     yield chunk[start:stop]
 
-    def read_text(self, pin: Pin, path: str, *, limit: int = 1024 * 1024) -> str | None:
-        """A small text file of the tree; None if it is not there, or has more than `limit` bytes."""
+    def read_text(self, pin: Pin, path: str, *, limit: int) -> str | None:
+        """The first `limit` bytes of a text file of the tree; None if there is no such regular file."""
         for item in json.loads(self.listing(pin)):
-            if item["path"] == path and item["mode"] != "120000" and item["size"] <= limit:
-                content = Content(size=item["size"], git_blob=item["blob"])
-                data = b"".join(self.open(pin, PinnedFile(path=path, content=content)))
+            if item["path"] == path and item["mode"] != "120000":
+                file = PinnedFile(path=path, content=Content(size=item["size"], git_blob=item["blob"]))
+                data = b"".join(self.open(pin, file, length=limit))
                 return data.decode("utf-8", errors="replace")
         return None
 

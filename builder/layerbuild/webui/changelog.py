@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 CHANGELOG = "CHANGELOG.md"
+ENOUGH = 64 * 1024
+"""Bytes in which the first heading stands."""
 
 _HEADING = re.compile(r"^##\s+v?(\d{1,4}(?:\.\d{1,4}){1,3})\b", re.MULTILINE)
 

@@ -22,6 +22,7 @@ class Flavor:
         extensions: whether the hash cache also holds what git says of extensions.
         short_checkpoint_keys: whether a checkpoint's key may lack its extension. SD.Next's releases
             differ in that, so both keys are written.
+        changelog: whether its changelog names releases of AUTOMATIC1111's webui.
         embeddings_below_models: whether embeddings lie below the models directory, and not beside it.
     """
 
@@ -31,6 +32,7 @@ class Flavor:
     metadata: bool = True
     extensions: bool = True
     short_checkpoint_keys: bool = False
+    changelog: bool = True
     embeddings_below_models: bool = False
 
 
@@ -43,6 +45,7 @@ FLAVORS = {
         metadata=False,
         extensions=False,
         short_checkpoint_keys=True,
+        changelog=False,
         embeddings_below_models=True,
     ),
 }
