@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from builders import SHA, Known, facts_of, sha256
 from layerbuild.errors import SourceError
 from layerbuild.kinds import describe, documents
 from layerbuild.kinds.hashcache import hash_cache
-from layerbuild.model import MTIME, Content, Facts, Target
-from layerbuild.webui.hashcache import PlacedModel, collisions, needed_facts, pending_facts
+from layerbuild.model import MTIME, Content, Facts, Pin, Target
+from layerbuild.webui.hashcache import PlacedModel, collisions, needed_facts, pending_facts, stores_extensions
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, place
 from layerbuild.webui.releases import COMMITS, PREFIXES, parse_version, version_of_commit
 from layerbuild.webui.safetensors import header_length, metadata_of, stored_metadata
@@ -179,6 +179,65 @@ def test_header_lengths() -> None:
     assert header_length((2).to_bytes(8, "little")) == 2
     for prefix in [b"", b"1234567", bytes(8), (1).to_bytes(8, "little"), (2**63).to_bytes(8, "little"), b"\xff" * 8]:
         assert header_length(prefix) is None
+
+
+# --- flavors ---------------------------------------------------------------------------------------
+
+
+def flavored(flavor: str, models: list[PlacedModel], **extensions: Pin) -> tuple[str, Any]:
+    """Path and content of the hash cache of a flavor."""
+    target = replace(TARGET, flavor=flavor)
+    known = {SHA[c]: Facts(size=1, safetensors=True, metadata="{}", addnet=SHA["f"]) for c in "abc"}
+    instance = hash_cache(models, known, target, "i", extensions)
+    assert instance is not None
+    entry = describe(instance, Known())[-1]
+    assert entry.data is not None
+    return entry.path, json.loads(entry.data)
+
+
+def test_forge_hashes_the_whole_lora() -> None:
+    lora = model("lora", "sub/l.safetensors")
+    assert needed_facts(lora, replace(TARGET, flavor="forge")) == {"header"}
+    path, cache = flavored("forge", [lora, model("checkpoint", "c.safetensors", "b")])
+    assert path == "w/cache.json"
+    assert cache["hashes-addnet"] == {"lora/l": {"mtime": float(MTIME), "sha256": SHA["a"]}}
+    assert set(cache["safetensors-metadata"]) == {"lora/l", "checkpoint/c.safetensors"}
+    # The same without any release of AUTOMATIC1111's being named: the fork began after 1.6.
+    old = replace(TARGET, flavor="forge", version=(1, 0))
+    assert needed_facts(model("checkpoint", "c.safetensors"), old) == {"header"}
+
+
+def test_sdnext_has_both_names_of_a_checkpoint_and_no_metadata() -> None:
+    models = [model("checkpoint", "sub/c.safetensors"), model("lora", "l.safetensors", "b"), model("embedding", "e.pt")]
+    path, cache = flavored("sdnext", models, ext=Pin(source=f"git+https://h/r@{'0' * 40}"))
+    assert path == "w/data/cache.json"
+    assert {section: list(entries) for section, entries in cache.items()} == {
+        "hashes": ["checkpoint/sub/c", "checkpoint/sub/c.safetensors", "textual_inversion/e"],
+        "hashes-addnet": ["lora/l"],
+    }
+    assert cache["hashes-addnet"]["lora/l"]["sha256"] == SHA["f"]
+    one, two = model("checkpoint", "a.ckpt"), model("checkpoint", "a.safetensors", "b")
+    assert collisions([one, two], replace(TARGET, flavor="sdnext")) == [(one, two, "checkpoint/a")]
+    assert collisions([one, two], TARGET) == []
+
+
+def test_extensions_are_what_git_would_say_of_them() -> None:
+    commit = "0123456789" * 4
+    pin = Pin(source=f"git+https://h/o/r@{commit}", ref="dev", revision=commit, date=1700000000)
+    _, cache = flavored("a1111", [], b=pin, a=replace(pin, ref=None, date=None))
+    value = {"remote": "https://h/o/r", "commit_date": 1700000000, "branch": "dev", "commit_hash": commit}
+    entry = {"mtime": float(MTIME), "value": {**value, "version": "01234567"}}
+    assert cache["extensions-git"]["b"] == entry
+    assert cache["extensions-git"]["a"]["value"] == {**entry["value"], "commit_date": 0, "branch": "main"}
+    assert list(cache["extensions-git"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("version", "stored"), [((1, 4, 0), False), ((1, 5, 0), True), (None, True)])
+def test_extensions_are_remembered_from_1_5_on(version: tuple[int, ...] | None, stored: bool) -> None:
+    pin = Pin(source=f"git+https://h/r@{'0' * 40}")
+    target = replace(TARGET, version=version)
+    assert stores_extensions(target) == stored
+    assert (hash_cache([], {}, target, "i", {"a": pin}) is not None) == stored
 
 
 # --- keys and collisions ---------------------------------------------------------------------------

@@ -60,7 +60,8 @@ def parse(text: str) -> InstallScript:
             tree = ast.parse(text.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return InstallScript(unreadable=True)
-    nodes = list(ast.walk(tree))
+    # As they stand in the text, and not as deep as they are nested.
+    nodes = sorted(ast.walk(tree), key=lambda node: (getattr(node, "lineno", 0), getattr(node, "col_offset", 0)))
     documented = {id(_docstring(node)) for node in nodes if isinstance(node, _DOCUMENTED)}
     strings = [
         n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in documented
