@@ -327,6 +327,38 @@ def test_builtins_are_the_names_that_nobody_may_define() -> None:
     assert set(_builtins("x", recipe, _target(recipe))) == set(project.BUILTINS)
 
 
+def test_flags_follow_from_the_target(tmp_path: Path) -> None:
+    layers = "f: {kind: files, files: {/f: {content: \"{{ webui.flags | join(' ') }} {{ webui.ckpt_dir }}\"}}}\n"
+    recipe = (
+        "webui: {root: /w, data_dir: /d, ckpt_dir: /c/, ckpt: /m.ckpt, provided_by: base}\nbase: a/b:1\nlayers: [f]"
+    )
+    [image] = images_of(tmp_path, {"layers/f.yaml": layers, "recipes/r.yaml": recipe})
+    [layer] = [use.layer for use in image.uses if isinstance(use.layer, FilesLayer)]
+    spec = layer.files["/f"]
+    assert isinstance(spec, FileSpec)
+    assert spec.content == "--data-dir /d --ckpt-dir /c --ckpt /m.ckpt /c"
+    assert (image.target.type_dirs, image.target.checkpoint) == ((("checkpoint", "/c"),), "/m.ckpt")
+
+
+def test_a_list_is_no_text(tmp_path: Path) -> None:
+    layers = "f: {kind: files, files: {/f: {content: '{{ webui.flags }}'}}}\n"
+    assert "gives a list" in fault(tmp_path, "webui: {}\nlayers: [f]\n", layers)
+
+
+def test_the_flavor_is_the_webui_layers(tmp_path: Path) -> None:
+    layers = f"forge: {{kind: webui, source: 'git+https://h/r@{COMMIT}', flavor: forge}}\n"
+    [image] = expanded(tmp_path / "a", "layers: [forge]\n", **{"layers/m.yaml": layers})
+    assert image.target.flavor == "forge"
+    [image] = expanded(tmp_path / "b", "webui: {flavor: sdnext, provided_by: base}\nbase: a/b:1\n")
+    assert (image.target.flavor, image.target.embeddings_dir) == ("sdnext", "/stable-diffusion-webui/models/embeddings")
+
+
+def test_where_a_cache_is_kept_changes_the_settings(tmp_path: Path) -> None:
+    recipes = ["webui: {}", "webui: {cache_dir: /c}", "webui: {cache_file: /c}", "webui: {cache_dir: /d}"]
+    made = [expanded(tmp_path / str(i), recipe)[0].settings for i, recipe in enumerate(recipes)]
+    assert len(set(made)) == len(made)
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
