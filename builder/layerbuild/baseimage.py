@@ -62,6 +62,9 @@ class BaseSource(Protocol):
             LayerbuildError: it cannot be read.
         """
 
+    def platforms(self) -> dict[str, str]:
+        """Digests of the image manifests, by platform: every one of an index, or the only one."""
+
     def manifest(self, digest: str) -> bytes:
         """An image manifest, verified, its shape checked."""
 
@@ -123,6 +126,14 @@ class _Base:
             raise self._no_platform(platform, [_platform(config)])
         return f"sha256:{sha256_hex(data)}"
 
+    def platforms(self) -> dict[str, str]:
+        """See `BaseSource.platforms`."""
+        media_type, data = self._backend.top()
+        document = read_document(media_type, data, self.reference)
+        if media_type in INDEXES:
+            return {_platform(offered): digest for offered, digest in reversed(list(self._offers(document)))}
+        return {_platform(read_object(self.config(data), self.reference)): f"sha256:{sha256_hex(data)}"}
+
     def manifest(self, digest: str) -> bytes:
         """See `BaseSource.manifest`."""
         media_type, data = self._backend.document(digest)
@@ -145,17 +156,22 @@ class _Base:
         return self._backend.blob(descriptor)
 
     def _choose(self, index: Mapping[str, Any], platform: str) -> str:
-        entries = index.get("manifests")
         available = []
+        for offered, digest in self._offers(index):
+            if _suits(offered, platform):
+                return digest
+            available.append(_platform(offered))
+        raise self._no_platform(platform, available)
+
+    def _offers(self, index: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """Platforms of an index with the digests of their manifests."""
+        entries = index.get("manifests")
         for entry in entries if isinstance(entries, list) else []:
             described = read_descriptor(entry, self.reference)
             offered = entry.get("platform")
             # an attestation stands in an index as the image of an unknown platform
             if described.media_type in MANIFESTS and isinstance(offered, dict) and offered.get("os") != "unknown":
-                if _suits(offered, platform):
-                    return described.digest
-                available.append(_platform(offered))
-        raise self._no_platform(platform, available)
+                yield offered, described.digest
 
     def _no_platform(self, platform: str, available: Sequence[str]) -> NotFound:
         return NotFound(

@@ -154,6 +154,7 @@ class _Maker:
         self.models: list[PlacedModel] = []
         self.links: dict[str, str] = {}
         self.extensions: dict[str, Pin] = {}
+        self._taken: dict[str, str] = {}
         self.pending: dict[str, frozenset[FactName]] = {}
         self._seen: set[str] = set()
         self._sizes: dict[str, int | None] = {}
@@ -213,18 +214,19 @@ class _Maker:
             if beside in placed:
                 raise _refused(use, f"the sidecar {suffix!r} would replace the model", "use another suffix")
             placed[beside] = _single(pins[requests.sidecar(suffix)], use)
-        if layer.links == "file":
-            for where, what in placed.items():
-                self._put(files.placed_model(where, what, self.target, use.name), "weights")
-            return
         for where, what in placed.items():
             assert what.sha256 is not None
-            if self.links.setdefault(where, what.sha256) != what.sha256:
+            if self._taken.setdefault(where, what.sha256) != what.sha256:
                 hint = "give one of the models another 'filename'"
                 raise ProjectError(
                     [use.document.problem(use.path, f"another model already puts a file at {where}", hint)]
                 )
-        self._weights(list(placed.values()), use.name)
+            if layer.links == "file":
+                self._put(files.placed_model(where, what, self.target, use.name), "weights")
+            else:
+                self.links[where] = what.sha256
+        if layer.links == "symlink":
+            self._weights(list(placed.values()), use.name)
 
     def _started_with(self, name: str) -> str | None:
         """The path of `--ckpt` if it means this checkpoint: that has the file's name, or is the image's only one."""
@@ -327,7 +329,7 @@ def _problems(image: ComposedImage) -> list[Problem]:
         found.append(document.problem(("layers",), message, hint))
     count = len(image.layers)
     if count > MAX_LAYERS:
-        message = f"image {image.name} has {count} layers, runtimes stop at {MAX_LAYERS} (the base's included)"
+        message = f"image {image.name} has {count} layers without its base's, runtimes stop at {MAX_LAYERS}"
         found.append(document.problem(("layers",), message, "split the recipe into several images"))
     return found
 

@@ -71,3 +71,8 @@ class Lock:
 def layer_line(kind: str, label: str, key: str | None) -> str:
     """How an image's list names a layer: enough of the key to notice any change."""
     return f"{kind}/{label}@{key[:16] if key else PENDING}"
+
+
+def key_of_line(line: str) -> str:
+    """The beginning of the layer's key, or `PENDING`."""
+    return line.rpartition("@")[2]

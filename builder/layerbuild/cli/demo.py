@@ -19,6 +19,7 @@ from layerbuild.cli.push import command as push
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import UsageError
 from layerbuild.execute.build import BuiltImage
+from layerbuild.image import BuiltLayer
 
 
 @click.command("demo")
@@ -75,7 +76,10 @@ def _shared(options: dict[str, Any]) -> None:
     workspace = Workspace({**options, "quiet": True})
     built = workspace.builder(workspace.lock()).run(workspace.images)
     click.secho("\nWhat was shared", bold=True)
-    layers = {made.blob.digest: made for image in built for _, made in image.layers}
+    layers: dict[str, BuiltLayer] = {}
+    for image in built:
+        for _, made in image.layers:
+            layers.setdefault(made.blob.digest, made)
     rows = []
     for digest, made in layers.items():
         holders = [image for image in built if _holds(image, digest)]

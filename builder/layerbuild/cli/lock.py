@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +12,13 @@ from layerbuild import locktext
 from layerbuild.advice import advise
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json
+from layerbuild.cli.installs import installs
 from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
 from layerbuild.execute.lock import Locker, Options
-from layerbuild.http import redact
-from layerbuild.kinds.requests import extension
 from layerbuild.locked import RELOCK, drift
 from layerbuild.lockmodel import Lock
-from layerbuild.sources.git import GitSource
-from layerbuild.webui import installscript
-from layerbuild.webui.installscript import UNKNOWN, InstallScript
-
-_SHOWN = 8
-_SHOWN_LENGTH = 120
 
 
 @click.command("lock")
@@ -57,13 +50,17 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["check_only"]:
         _check(workspace, json_output=arguments["json_output"])
         return
-    _known_names(workspace, (*arguments["update"], *arguments["repack"]))
     with workspace.writing():
         old = workspace.lock_or_none()
+        labels = {
+            name for image in (old or Lock()).images.values() for line in image.layers for name in _names_of(line)
+        }
+        _known_names(workspace, arguments["update"])
+        _known_names(workspace, arguments["repack"], labels)
         new = _locker(workspace, old or Lock(), arguments).run()
-        new = _without_blobs(new, frozenset(arguments["repack"]))
+        new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
         changed = locktext.write(workspace.project.lockfile, new)
-    advice = [*map(str, advise(_composed(workspace, new), new)), *_installers(workspace, old or Lock(), new)]
+    advice = [*map(str, advise(_composed(workspace, new), new)), *installs(workspace.context, old or Lock(), new)]
     _report(workspace, old, new, advice, changed=changed, json_output=arguments["json_output"])
 
 
@@ -84,8 +81,9 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
     )
 
 
-def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
-    known = {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
+def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collection[str] = ()) -> None:
+    known = {*labels}
+    known |= {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
     known |= {name for image in workspace.images for name in (image.name, image.recipe.base)}
     for name in names:
         if name not in known:
@@ -95,16 +93,15 @@ def _known_names(workspace: Workspace, names: tuple[str, ...]) -> None:
             )
 
 
-def _without_blobs(lock: Lock, names: frozenset[str]) -> Lock:
-    """Forgets how layers were compressed, and the manifests that said so."""
+def _without_blobs(workspace: Workspace, lock: Lock, names: frozenset[str]) -> Lock:
+    """Forgets how layers were compressed, here and in the lock, and the manifests that said so."""
     if not names:
         return lock
     touched = {
-        line.rpartition("@")[2]
-        for image in lock.images.values()
-        for line in image.layers
-        if line.partition("/")[2].rpartition("@")[0].partition("/")[0] in names
+        line.rpartition("@")[2] for image in lock.images.values() for line in image.layers if names & _names_of(line)
     }
+    for key in touched:
+        workspace.store.forget_blobs(key)
     receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
     images = {
         name: replace(image, manifest=None)
@@ -120,41 +117,10 @@ def _composed(workspace: Workspace, lock: Lock) -> tuple[ComposedImage, ...]:
     return compose([image for image in workspace.images if image.name in lock.images], lock)
 
 
-def _installers(workspace: Workspace, old: Lock, new: Lock) -> list[str]:
-    """What the install scripts of newly pinned extensions would fetch at a start."""
-    found = []
-    git = GitSource(workspace.context)
-    for name, layer in new.layers.items():
-        before = old.layers[name].pins if name in old.layers else {}
-        for role, pin in layer.pins.items():
-            if not role.startswith(extension("")) or before.get(role) == pin:
-                continue
-            text = git.read_text(pin, installscript.NAME, limit=installscript.MAX_SIZE)
-            does = _does(installscript.parse(text)) if text is not None else ""
-            if does:
-                directory = role.removeprefix(extension(""))
-                hint = "have it in the base or in layers, and start webui.py"
-                found.append(f"{name}: {directory}'s install.py {does}, if launch.py runs it (try: {hint})")
-    return found
-
-
-def _does(script: InstallScript) -> str:
-    """What `script` would do, in words; empty where it is idle. Addresses are shown without their secrets."""
-    if script.unreadable:
-        return "cannot be read, and may fetch anything"
-    packages = [word for word in script.packages if word.strip(UNKNOWN)]
-    if len(packages) < len(script.packages) and not script.requirements:
-        packages.append("what only a run can name")
-    parts = (
-        ("installs", [*packages, *script.requirements]),
-        ("downloads", [redact(address) for address in script.addresses]),
-    )
-    return " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= _SHOWN_LENGTH else f"{name[:_SHOWN_LENGTH]}..." for name in names[:_SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _names_of(line: str) -> set[str]:
+    """A layer's label, and the declaration that the label begins with (`webui/BLIP`)."""
+    label = line.partition("/")[2].rpartition("@")[0]
+    return {label, label.partition("/")[0]}
 
 
 def _check(workspace: Workspace, *, json_output: bool) -> None:

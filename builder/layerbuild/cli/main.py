@@ -81,12 +81,23 @@ def main() -> None:
         _print_error(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        if sys.stderr.isatty():
+            # A bar that is torn away leaves the cursor hidden.
+            click.echo("\x1b[?25h", err=True, nl=False)
         click.echo("\ninterrupted; what is finished is kept: run the same command again to continue", err=True)
         # Worker threads may sit in a read for a minute; nothing they have is visible before it is whole.
         sys.stdout.flush()
         os._exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            raise
+        what = f"{error.filename} cannot be used" if error.filename else "reading or writing failed"
+        _print_error(
+            LayerbuildError(what, cause=error.strerror, hint="check the disk, and who may read and write there")
+        )
         sys.exit(1)
     except Exception as error:
         if debug:

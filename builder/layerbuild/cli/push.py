@@ -44,6 +44,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         destination=destination,
         packer=builder.packer,
         store=workspace.store,
+        lock=builder.lock,
         progress=workspace.progress,
         open_base=workspace.open_base,
     )

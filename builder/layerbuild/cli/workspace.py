@@ -25,6 +25,7 @@ from layerbuild.images import ImageDeclaration
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.registry.clients import Clients
+from layerbuild.registry.manifests import config_of, read_object
 from layerbuild.sources import Context
 from layerbuild.store import Store
 
@@ -136,8 +137,8 @@ class Workspace:
     def fetch_base(self, base: LockedBase) -> BaseImage:
         """The base's documents by their locked digest, kept in the store."""
         manifest = self._document(base.digest, lambda: self.open_base(base.reference).manifest(base.digest))
-        described = parse_base(base, manifest, b"{}").manifest["config"]
-        config = self._document(str(described["digest"]), lambda: self.open_base(base.reference).config(manifest))
+        described = config_of(read_object(manifest, base.reference), base.reference)
+        config = self._document(described.digest, lambda: self.open_base(base.reference).config(manifest))
         return parse_base(base, manifest, config)
 
     def _document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
@@ -209,4 +210,4 @@ class Workspace:
 
 def frozen_by_default() -> bool:
     """In CI the lock is left alone."""
-    return bool(os.environ.get("CI"))
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")

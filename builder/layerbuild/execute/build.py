@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from layerbuild.compose import ComposedImage, ComposedLayer, environment
-from layerbuild.errors import NotReproducible
+from layerbuild.compose import MAX_LAYERS, ComposedImage, ComposedLayer, environment
+from layerbuild.errors import NotReproducible, ProjectError
 from layerbuild.execute.contents import Contents, in_threads
 from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Packer
@@ -17,6 +18,7 @@ from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress
+from layerbuild.registry.manifests import layers_of, nonsense, read_object
 
 FetchBase = Callable[[LockedBase], BaseImage]
 
@@ -115,6 +117,11 @@ class Builder:
         )
         layers = [made for _, made in pairs]
         base = bases[image.base.digest] if image.base else None
+        count = len(layers) + (len(base.layers) if base else 0)
+        if count > MAX_LAYERS:
+            document = image.declaration.document
+            message = f"image {image.name} has {count} layers, its base's included; runtimes stop at {MAX_LAYERS}"
+            raise ProjectError([document.problem(("layers",), message, "split the recipe into several images")])
         recipe = image.declaration.recipe
         config = config_json(recipe, environment(image), base, layers)
         descriptor = Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
@@ -157,7 +164,38 @@ def _with_blob(receipt: Receipt | None, made: BuiltLayer) -> Receipt:
 
 
 def parse_base(base: LockedBase, manifest: bytes, config: bytes) -> BaseImage:
-    """A base's documents, whose digests were checked, as values."""
-    return BaseImage(
-        reference=base.reference, digest=base.digest, manifest=json.loads(manifest), config=json.loads(config)
-    )
+    """A base's documents, whose digests were checked, as values.
+
+    Raises:
+        SourceError: they have not the shape of an image's (OCI image-spec 1.1, manifest.md and config.md).
+    """
+    where = base.reference
+    described = read_object(manifest, where)
+    layers, value = layers_of(described, where), read_object(config, where)
+    wrong = _wrong_part(value, len(layers))
+    if wrong is not None:
+        raise nonsense(where, f"{wrong} in its config is not what the specification says")
+    return BaseImage(reference=where, digest=base.digest, manifest=described, config=value)
+
+
+def _wrong_part(config: Mapping[str, Any], layers: int) -> str | None:
+    """The first part of an image's config that cannot be used, None if all can."""
+    runtime, rootfs = (config.get(key) or {} for key in ("config", "rootfs"))
+    history = config.get("history") or []
+    if not isinstance(runtime, dict) or not isinstance(rootfs, dict):
+        return "'config' or 'rootfs'"
+    diff_ids = rootfs.get("diff_ids") or []
+    if not isinstance(diff_ids, list) or len(diff_ids) != layers or not all(isinstance(d, str) for d in diff_ids):
+        return "'diff_ids'"
+    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
+        return "'history'"
+    variables = runtime.get("Env") or []
+    if not isinstance(variables, list) or not all(isinstance(item, str) for item in variables):
+        return "'Env'"
+    maps = ("ExposedPorts", "Volumes", "Labels")
+    wrong = next((key for key in maps if not isinstance(runtime.get(key) or {}, dict)), None)
+    try:
+        json.dumps(config, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        wrong = "a text or number"
+    return wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from layerbuild.errors import ContentMismatch, LockError
@@ -13,7 +14,7 @@ from layerbuild.model import Content, Pin, PinnedFile, PinRequest, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.sources import Context, source_for
 from layerbuild.store import Store
-from layerbuild.webui.safetensors import PREFIX
+from layerbuild.webui.safetensors import MAX_HEADER, PREFIX
 
 if TYPE_CHECKING:
     from layerbuild.sources.git import GitSource
@@ -87,9 +88,14 @@ class Contents:
             SourceError: something cannot be had, or is not what was pinned.
             LockError: the lock does not say where it comes from.
         """
-        missing = self.missing(contents)
-        if missing:
-            in_threads(self._fetch, missing)
+        origins = [self._origin(content) for content in self.missing(contents)]
+        local: dict[str, list[Origin]] = {}
+        for origin in origins:
+            if origin.pin.source.startswith("file:"):
+                local.setdefault(origin.pin.source, []).append(origin)
+        jobs = [partial(self._look_at_local, wanted) for wanted in local.values()]
+        jobs += [partial(self._fetch, origin) for origin in origins if not origin.pin.source.startswith("file:")]
+        in_threads(lambda job: job(), jobs)
 
     def ensure_tree(self, listing: str, blobs: Sequence[Content]) -> None:
         """The blobs of a git tree, from one git process."""
@@ -101,16 +107,16 @@ class Contents:
             for content, chunks in self._git(pin).open_many(pin, missing):
                 self.store.add(chunks, content, name=f"a file of {pin.source}", advance=task.advance)
 
-    def _fetch(self, content: Content) -> None:
+    def _origin(self, content: Content) -> Origin:
         origin = self._origins.get(content.id)
         if origin is None:
             raise LockError(
                 f"the lock does not say where {content.id} comes from",
                 hint="run 'layerbuild lock', and review the change",
             )
-        if origin.pin.source.startswith("file:"):
-            self._look_at_local(origin)
-            return
+        return origin
+
+    def _fetch(self, origin: Origin) -> None:
         source = source_for(origin.pin.source, self._context)
         file = origin.file
         size = self.size(file.content)
@@ -123,18 +129,23 @@ class Contents:
                 scan_header=file.path.lower().endswith(".safetensors"),
             )
 
-    def _look_at_local(self, origin: Origin) -> None:
-        """A local file is used where it lies: seeing that it is the pinned one is all there is to do."""
-        source = source_for(origin.pin.source, self._context)
-        found = source.resolve(PinRequest(uri=origin.pin.source))
+    def _look_at_local(self, origins: Sequence[Origin]) -> None:
+        """Local files are used where they lie: seeing that they are the pinned ones is all there is to do.
+
+        Args:
+            origins: of one source, a file or a directory.
+        """
+        uri = origins[0].pin.source
+        found = source_for(uri, self._context).resolve(PinRequest(uri=uri))
         by_path = {file.path: file.content for file in found.files}
-        now = by_path.get(origin.file.path)
-        if now is None or now.sha256 != origin.file.content.sha256:
-            raise ContentMismatch(
-                f"{origin.name}: {origin.pin.source} ({origin.file.path}) has changed since it was locked",
-                cause=f"its sha256 is {now.sha256 if now else 'unknown'}, locked is {origin.file.content.sha256}",
-                hint=f"run 'layerbuild lock --update {origin.name}' if that is right",
-            )
+        for origin in origins:
+            now = by_path.get(origin.file.path)
+            if now is None or now.sha256 != origin.file.content.sha256:
+                raise ContentMismatch(
+                    f"{origin.name}: {uri} ({origin.file.path}) has changed since it was locked",
+                    cause=f"its sha256 is {now.sha256 if now else 'unknown'}, locked is {origin.file.content.sha256}",
+                    hint=f"run 'layerbuild lock --update {origin.name}' if that is right",
+                )
 
     def _fetch_document(self, sha256: str) -> None:
         if sha256 in self._trees:
@@ -142,7 +153,7 @@ class Contents:
             self.store.add_document(self._git(pin).listing(pin))
         elif sha256 in self._headers:
             file_sha256, size = self._headers[sha256]
-            data = self.read_range(Content(size=None, sha256=file_sha256), PREFIX, size)
+            data = self.read_range(Content(size=None, sha256=file_sha256), PREFIX, min(size, MAX_HEADER))
             if sha256_hex(data) != sha256:
                 raise ContentMismatch(
                     f"the safetensors header of {file_sha256[:16]} is not the one in the lock",
@@ -158,9 +169,7 @@ class Contents:
         """
         if self.store.has(content):
             return read_exactly(self.store.open(content, offset), length)
-        origin = self._origins.get(content.id)
-        if origin is None:
-            raise LockError(f"the lock does not say where {content.id} comes from", hint="run 'layerbuild lock'")
+        origin = self._origin(content)
         source = source_for(origin.pin.source, self._context)
         return read_exactly(source.open(origin.pin, origin.file, offset=offset, length=length), length)
 

@@ -10,11 +10,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from layerbuild import compress, kinds
 from layerbuild.compose import ComposedLayer
 from layerbuild.digests import CHUNK, feed
-from layerbuild.errors import ContentMismatch, NotReproducible
+from layerbuild.errors import ContentMismatch, LockError, NotReproducible
 from layerbuild.execute.contents import Contents
 from layerbuild.image import BuiltLayer
 from layerbuild.kinds import gittree
@@ -45,6 +46,17 @@ class LayerTar:
         self.contents.ensure(self.tar.contents)
         return self.tar.read(self.contents.open, offset)
 
+    def recheck(self) -> None:
+        """Find out which content is to blame for a tar that is not what it was.
+
+        Raises:
+            ContentMismatch: one is damaged; the store has forgotten it.
+        """
+        for content in self.tar.contents:
+            if self.contents.store.has(content):
+                for _ in open_verified(self.contents, content):
+                    pass
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBlob:
@@ -57,6 +69,15 @@ class StoredBlob:
     def open(self, offset: int = 0) -> Iterator[bytes]:
         """The blob's bytes."""
         return self.contents.store.open_blob(self.digest, offset)
+
+    def recheck(self) -> None:
+        """Have the store forget the blob if it is damaged.
+
+        Raises:
+            StoreError: it is.
+        """
+        for _ in self.open():
+            pass
 
 
 class Packer:
@@ -111,7 +132,7 @@ class Packer:
         self._ensure(instance, tar)
         with _MEMORY, self._progress.task(f"pack {layer.label} ({layer.kind})", tar.size) as task:
             digest = hashlib.sha256()
-            chunks = feed(tar.read(self._open_verified), [digest], threads=tar.size > CHUNK)
+            chunks = feed(tar.read(partial(open_verified, self.contents)), [digest], threads=tar.size > CHUNK)
             counted = _counted(chunks, task.advance)
             if layer.algorithm == "none":
                 for _ in counted:
@@ -161,28 +182,11 @@ class Packer:
                 self.contents.ensure_tree(listing, tar.contents)
         self.contents.ensure(tar.contents)
 
-    def _open_verified(self, content: Content, offset: int) -> Iterator[bytes]:
-        """A content's bytes; a large one is held against its pin on the way: a receipt made from bytes
-        that a disk has changed would be wrong for ever. The store itself checks the small ones."""
-        sha256 = self.contents.store.sha256_of(content)
-        if content.size is None or content.size <= CHUNK or offset:
-            yield from self.contents.open(content, offset)
-            return
-        digest = hashlib.sha256()
-        yield from feed(self.contents.open(content), [digest])
-        if digest.hexdigest() != sha256:
-            self.contents.store.discard(sha256 or "")
-            raise ContentMismatch(
-                f"{content.id} is damaged on this machine",
-                cause=f"its bytes have sha256 {digest.hexdigest()}; the store has forgotten it",
-                hint="run the command again: it will be fetched, or the local file looked at anew",
-            )
-
     def _compare(self, receipt: Receipt, layer: ComposedLayer) -> None:
         before = self.receipt(receipt.key)
         if before is not None and before.diff_id != receipt.diff_id:
             raise NotReproducible(
-                f"not reproducible: layer {layer.label} ({layer.kind}) is now {receipt.diff_id}",
+                f"not reproducible: layer {layer.title} is now {receipt.diff_id}",
                 cause=f"its receipt says {before.diff_id}",
                 hint="the lock was edited by hand, or this is a defect in layerbuild: please report it",
             )
@@ -197,6 +201,37 @@ class Packer:
                     cause=f"its receipt says {other.digest}",
                     hint=f"if the compressor was built differently here: 'layerbuild lock --repack {layer.label}'",
                 )
+
+
+def open_verified(contents: Contents, content: Content, offset: int = 0) -> Iterator[bytes]:
+    """A content's bytes, held against its pin on the way: a receipt made from bytes that a disk has
+    changed, or of a size that somebody wrote into the lock, would be wrong for ever.
+
+    Raises:
+        ContentMismatch: it is damaged; the store has forgotten it.
+        LockError: it has another size than the lock says.
+    """
+    if offset:
+        yield from contents.open(content, offset)
+        return
+    sha256 = contents.store.sha256_of(content)
+    digest, size = hashlib.sha256(), 0
+    for chunk in feed(contents.open(content), [digest], threads=(content.size or 0) > CHUNK):
+        size += len(chunk)
+        yield chunk
+    if digest.hexdigest() != sha256:
+        contents.store.discard(sha256 or "")
+        raise ContentMismatch(
+            f"{content.id} is damaged on this machine",
+            cause=f"its bytes have sha256 {digest.hexdigest()}; the store has forgotten it",
+            hint="run the command again: it will be fetched, or the local file looked at anew",
+        )
+    if content.size is not None and size != content.size:
+        raise LockError(
+            f"{content.id} has {size} bytes, the lock says {content.size}",
+            cause="the lock was edited by hand",
+            hint="restore it from git, or take the pin anew with 'layerbuild lock --update NAME'",
+        )
 
 
 def known_blob(receipt: Receipt, algorithm: str) -> Blob | None:

@@ -107,8 +107,8 @@ class Planner:
             Want(digest=p.digest, size=p.size, title=p.title, images=p.images, key=p.key, base=p.base) for p in layers
         ]
         known = [want for want in wants if want.digest]
-        moves = transfers(
-            wants, survey.present(known, destination), survey.elsewhere(known, destination, self.store, origins)
-        )
+        present = survey.present(known, destination)
+        elsewhere = survey.elsewhere(known, destination, self.store, origins, self.builder.lock, present)
+        moves = transfers(wants, present, elsewhere)
         actions = {id(move.want): move.action for move in moves}
         return [replace(p, action=actions[id(want)]) for p, want in zip(layers, wants, strict=True)]

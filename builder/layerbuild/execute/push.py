@@ -17,8 +17,9 @@ from layerbuild.errors import ContentMismatch
 from layerbuild.execute import survey
 from layerbuild.execute.build import BuiltImage
 from layerbuild.execute.contents import in_threads
-from layerbuild.execute.pack import Packer
+from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
 from layerbuild.image import MANIFEST
+from layerbuild.lockmodel import Lock
 from layerbuild.model import Readable
 from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
@@ -88,6 +89,7 @@ class Pusher:
     destination: Destination
     packer: Packer
     store: Store
+    lock: Lock
     progress: Progress
     open_base: Callable[[str], BaseSource]
     _uploaded: list[int] = field(default_factory=list)
@@ -105,7 +107,7 @@ class Pusher:
             blobs.add(image)
         wants = blobs.wants()
         present = survey.present(wants, self.destination)
-        elsewhere = survey.elsewhere(wants, self.destination, self.store, blobs.base_origins)
+        elsewhere = survey.elsewhere(wants, self.destination, self.store, blobs.base_origins, self.lock, present)
         todo = transfers(wants, present, elsewhere)
         moving = [transfer for transfer in todo if transfer.action != "present"]
         in_threads(lambda transfer: self._transfer(transfer, blobs), moving)
@@ -140,9 +142,11 @@ class Pusher:
             with self.progress.task(f"push {want.title}", want.size) as task:
                 self.destination.put(image, blob, advance=task.advance)
         except ContentMismatch as error:
+            if isinstance(blob, LayerTar | StoredBlob):
+                blob.recheck()
             hint = error.hint
             if want.key is not None:
-                hint = f"{hint}; if none has, the receipt {want.key[:16]} is wrong: remove it from the lock"
+                hint = f"{hint}; if no file has changed, the lock's receipt {want.key[:16]} is wrong: remove it"
             raise ContentMismatch(f"{want.title}: {error.message}", cause=error.cause, hint=hint) from None
 
     def _remember(self, image: str, digest: str) -> None:

@@ -13,8 +13,9 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Protocol, cast
+from typing import IO, Literal, Protocol, cast
 
 from layerbuild.errors import SourceError
 from layerbuild.http import BLOCK
@@ -34,7 +35,15 @@ _NUMBERS = ("size", "uid", "gid")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """One entry. `path` is in normal form without a leading slash; empty for the root itself."""
+    """One entry. `path` is in normal form without a leading slash; empty for the root itself.
+
+    Attributes:
+        target: of a symlink, as written; of a hard link, the path in the image.
+        size: bytes of the body.
+        mtime: Unix seconds, cut to whole ones as runtimes do.
+        offset: where the body begins in the tar, in bytes.
+        hardlink: whether it is another name of `target`.
+    """
 
     path: str
     type: str
@@ -42,14 +51,23 @@ class Header:
     uid: int
     gid: int
     target: str
+    size: int = 0
+    mtime: int = 0
+    offset: int = 0
+    hardlink: bool = False
 
 
-class _Stream(Protocol):
+class Stream(Protocol):
+    """A tar that is read onwards."""
+
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; fewer only at the end."""
 
     def skip(self, size: int) -> None:
         """Passes over `size` bytes."""
+
+    def tell(self) -> int:
+        """Bytes that were read or passed over."""
 
 
 def layer_headers(blob: Readable, media_type: str) -> Iterator[Header]:
@@ -63,33 +81,55 @@ def layer_headers(blob: Readable, media_type: str) -> Iterator[Header]:
         SourceError: the layer is damaged, hostile, or of a type that is not known here.
         LayerbuildError: whatever reading `blob` raises.
     """
+    where = f"the layer {blob.digest}"
+    with damage_explained(where):
+        stream = _Plain(blob) if compression(media_type, where) == "none" else decoded(blob, media_type, where)
+        yield from headers(stream, where)
+        # the digest of the whole is checked when the whole was read
+        while stream.read(BLOCK):
+            pass
+
+
+@contextmanager
+def damage_explained(where: str) -> Iterator[None]:
+    """What damaged bytes raise, as a `SourceError` that names `where`."""
     import zstandard  # noqa: PLC0415  # only some layers need it
 
-    where = f"the layer {blob.digest}"
-    stream = _open(blob, media_type, where)
     try:
-        yield from _headers(stream, where)
+        yield
     except (tarfile.HeaderError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile, EOFError) as error:
         raise SourceError(f"{where} is damaged", cause=str(error)[:200], hint="take another copy of the base") from None
 
 
-def _open(blob: Readable, media_type: str, where: str) -> _Stream:
+def compression(media_type: str, where: str) -> Literal["none", "gzip", "zstd"]:
+    """How a layer is compressed, by OCI's or Docker's media type.
+
+    Raises:
+        SourceError: it is of a type that is not known here.
+    """
     kind = media_type.rpartition("+")[2].rpartition(".")[2]
     if kind == "gzip":
-        return _Decoded(gzip.GzipFile(fileobj=_Pieces(blob)).read)
+        return "gzip"
     if kind == "zstd":
-        import zstandard  # noqa: PLC0415
-
-        decoder = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        return _Decoded(
-            decoder.stream_reader(cast(IO[bytes], _Pieces(blob)), read_size=BLOCK, read_across_frames=True).read
-        )
+        return "zstd"
     if kind == "tar":
-        return _Plain(blob)
+        return "none"
     raise SourceError(
         f"{where} is of the type {media_type[:100]!r}",
         cause="only plain, gzip and zstd tars are known here",
         hint="use a base whose layers are not encrypted or foreign",
+    )
+
+
+def decoded(blob: Readable, media_type: str, where: str) -> Stream:
+    """A compressed layer's tar."""
+    if compression(media_type, where) == "gzip":
+        return _Decoded(gzip.GzipFile(fileobj=_Pieces(blob)).read)
+    import zstandard  # noqa: PLC0415
+
+    decoder = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    return _Decoded(
+        decoder.stream_reader(cast(IO[bytes], _Pieces(blob)), read_size=BLOCK, read_across_frames=True).read
     )
 
 
@@ -114,16 +154,22 @@ class _Pieces(io.RawIOBase):
 class _Decoded:
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
+        self._offset = 0
 
     def read(self, size: int) -> bytes:
         found = b""
         while len(found) < size and (piece := self._read(size - len(found))):
             found += piece
+        self._offset += len(found)
         return found
 
     def skip(self, size: int) -> None:
         while size > 0 and (piece := self._read(min(size, BLOCK))):
+            self._offset += len(piece)
             size -= len(piece)
+
+    def tell(self) -> int:
+        return self._offset
 
 
 class _Plain:
@@ -156,12 +202,21 @@ class _Plain:
         self._rest = memoryview(b"")
         self._pieces = self._blob.open(self._offset) if self._offset < self._blob.size else iter(())
 
+    def tell(self) -> int:
+        return self._offset
 
-def _headers(stream: _Stream, where: str) -> Iterator[Header]:
+
+def headers(stream: Stream, where: str) -> Iterator[Header]:
+    """The entries of a tar, up to its end mark. While it is given one, the caller may read of its body.
+
+    Raises:
+        SourceError: it is hostile.
+        tarfile.HeaderError: it is damaged (see `damage_explained`).
+    """
     extended: dict[str, str] = {}
     while record := stream.read(_RECORD):
         if record == bytes(_RECORD):
-            break
+            return
         info = tarfile.TarInfo.frombuf(record, "utf-8", "surrogateescape")
         if info.type in _LONG_NAMES:
             value = _extension(stream, info.size, where).partition(b"\0")[0]
@@ -172,15 +227,14 @@ def _headers(stream: _Stream, where: str) -> Iterator[Header]:
             _extension(stream, info.size, where)
         else:
             numbers = {key: _number(extended[key], where) for key in _NUMBERS if key in extended}
-            yield _header(info, extended, numbers)
-            _skip_body(stream, info, numbers.get("size", info.size), record)
+            size = _body_size(stream, info, numbers.get("size", info.size), record)
+            start = stream.tell()
+            yield _header(info, extended, numbers, size, start)
+            stream.skip(start + -(-size // _RECORD) * _RECORD - stream.tell())
             extended = {}
-    # the digest of the whole is checked when the whole was read
-    while stream.read(BLOCK):
-        pass
 
 
-def _header(info: tarfile.TarInfo, extended: dict[str, str], numbers: dict[str, int]) -> Header:
+def _header(info: tarfile.TarInfo, extended: dict[str, str], numbers: dict[str, int], size: int, offset: int) -> Header:
     path = posixpath.normpath("/" + extended.get("path", info.name)).lstrip("/")
     kind = "directory" if info.isdir() else "symlink" if info.issym() else "file"
     return Header(
@@ -190,19 +244,31 @@ def _header(info: tarfile.TarInfo, extended: dict[str, str], numbers: dict[str, 
         uid=numbers.get("uid", info.uid),
         gid=numbers.get("gid", info.gid),
         target=extended.get("linkpath", info.linkname),
+        size=size,
+        mtime=_seconds(extended["mtime"]) if "mtime" in extended else int(info.mtime),
+        offset=offset,
+        hardlink=info.islnk(),
     )
 
 
-def _skip_body(stream: _Stream, info: tarfile.TarInfo, size: int, record: bytes) -> None:
+def _seconds(text: str) -> int:
+    """Whole seconds of a PAX time (POSIX.1-2008, pax): a decimal number, may be negative."""
+    whole = text.partition(".")[0]
+    if not whole.removeprefix("-").isdecimal() or not whole.isascii() or len(whole) > 19:
+        raise tarfile.HeaderError("a PAX record holds a time that is none")
+    return int(whole)
+
+
+def _body_size(stream: Stream, info: tarfile.TarInfo, size: int, record: bytes) -> int:
+    """Bytes of the body that follows, behind the map of a sparse file."""
     if info.type == tarfile.GNUTYPE_SPARSE and record[482]:
         while (more := stream.read(_RECORD)) and more[504:505] != b"\0":
             pass
     # only files have bodies: for the rest, a size is what a link's target has, or nonsense
-    if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
-        stream.skip(-(-size // _RECORD) * _RECORD)
+    return size if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0
 
 
-def _extension(stream: _Stream, size: int, where: str) -> bytes:
+def _extension(stream: Stream, size: int, where: str) -> bytes:
     if not 0 <= size <= _LARGEST_EXTENSION:
         raise SourceError(
             f"{where} has an extended header of {size} bytes",

@@ -1,0 +1,148 @@
+"""What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files.
+
+WAL mode, one connection for each thread; every statement is its own transaction, so that parallel
+writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from layerbuild.errors import StoreError
+from layerbuild.model import Blob, Facts, Receipt
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS receipts (key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS blobs (
+    diff_id TEXT, encoding TEXT, digest TEXT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (diff_id, encoding));
+CREATE TABLE IF NOT EXISTS facts (sha256 TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS git_blobs (git_blob TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS local_files (
+    path BLOB PRIMARY KEY, sha256 TEXT NOT NULL, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
+    ctime_ns INTEGER, seen_ns INTEGER);
+CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
+CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
+"""
+
+_VERSION = 1
+"""Of the tables above."""
+
+
+class Database:
+    """The tables at `root/store.db`.
+
+    Raises:
+        StoreError: it cannot be used, is damaged, or was made by a newer layerbuild.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._local = threading.local()
+        try:
+            self._make_tables()
+        except sqlite3.Error as error:
+            raise self._broken(error) from None
+
+    def _make_tables(self) -> None:
+        database = self._connection()
+        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        if version > _VERSION:
+            raise StoreError(
+                f"the store at {self.root} was made by a newer layerbuild",
+                cause=f"its version is {version}, {_VERSION} is known here",
+                hint="update layerbuild, or name another directory with LAYERBUILD_STORE",
+            )
+        if version < _VERSION:
+            database.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
+
+    def _broken(self, error: sqlite3.Error) -> StoreError:
+        """What SQLite says. A damaged database holds nothing that cannot be learnt again."""
+        if isinstance(error, sqlite3.OperationalError):
+            return unusable(self.root, str(error))
+        path = self.root / "store.db"
+        return StoreError(
+            f"{path} is damaged",
+            cause=str(error),
+            hint=f"remove it, and {path.name}-wal and {path.name}-shm beside it: what it held is learnt again",
+        )
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.root / "store.db", timeout=60, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            self._local.connection = connection
+        return connection
+
+    def query(self, sql: str, *arguments: object) -> list[tuple[object, ...]]:
+        """Rows of one statement."""
+        try:
+            return self._connection().execute(sql, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise self._broken(error) from None
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def facts(self, sha256: str) -> Facts | None:
+        """What was learnt from a file's content."""
+        rows = self.query("SELECT value FROM facts WHERE sha256 = ?", sha256)
+        return Facts(**json.loads(str(rows[0][0]))) if rows else None
+
+    def put_facts(self, sha256: str, facts: Facts) -> None:
+        """Remember facts; what was known and is not contradicted stays."""
+        new = json.dumps({k: v for k, v in asdict(facts).items() if v is not None})
+        sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET value = json_patch(value, ?)"
+        self.query(sql, sha256, new, new)
+
+    def receipt(self, key: str) -> Receipt | None:
+        """What a key became here, with every blob that is known of it."""
+        rows = self.query("SELECT diff_id, size FROM receipts WHERE key = ?", key)
+        if not rows:
+            return None
+        diff_id = str(rows[0][0])
+        blobs = self.query("SELECT encoding, digest, size FROM blobs WHERE diff_id = ? ORDER BY encoding", diff_id)
+        return Receipt(
+            key=key,
+            diff_id=diff_id,
+            size=int(str(rows[0][1])),
+            blobs=tuple(Blob(encoding=str(e), digest=str(d), size=int(str(s))) for e, d, s in blobs),
+        )
+
+    def put_receipt(self, receipt: Receipt) -> None:
+        """Remember what a key became. The caller has made the layer and seen it."""
+        self.query("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", receipt.key, receipt.diff_id, receipt.size)
+        for blob in receipt.blobs:
+            values = (receipt.diff_id, blob.encoding, blob.digest, blob.size)
+            self.query("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)", *values)
+
+    def forget_blobs(self, key_prefix: str) -> None:
+        """Forget how the layers whose keys begin with these 16 digits were compressed."""
+        made = "SELECT diff_id FROM receipts WHERE substr(key, 1, 16) = ?"
+        self.query(f"DELETE FROM blobs WHERE diff_id IN ({made})", key_prefix)  # noqa: S608  # no input in it
+
+    def pushed_to(self, host: str, digest: str) -> list[str]:
+        """Repositories of a registry to which a blob was pushed from here."""
+        rows = self.query(
+            "SELECT repository FROM pushed WHERE host = ? AND digest = ? ORDER BY repository", host, digest
+        )
+        return [str(row[0]) for row in rows]
+
+    def remember_push(self, host: str, repository: str, digest: str) -> None:
+        """A blob is in a repository of a registry now."""
+        self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
+
+
+def unusable(root: Path, cause: str) -> StoreError:
+    """The error for a store whose directory or disk does not play along."""
+    hint = "make the directory writable and room on its disk, or name another one with LAYERBUILD_STORE"
+    return StoreError(f"the store at {root} cannot be used", cause=cause, hint=hint)

@@ -1,0 +1,227 @@
+"""What moves, and that a tag never points at something that is not there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import sha256
+from execute.conftest import Works, no_base
+from fixtures.project import BIG, safetensors
+from layerbuild.destinations.layout import LayoutDestination
+from layerbuild.errors import DestinationError, LayerbuildError
+from layerbuild.execute.build import BuiltImage
+from layerbuild.execute.push import Bytes, Pusher, Report
+from layerbuild.model import Readable
+from layerbuild.plan import Plan, PlannedLayer, Want, transfers
+from layerbuild.progress import Silent
+
+
+@dataclass
+class Recorder:
+    """A registry in memory, that refuses what it is told to."""
+
+    name: str = "host/team"
+    host: str | None = "host"
+    blobs: dict[str, set[str]] = field(default_factory=dict)
+    manifests: list[tuple[str, str | None]] = field(default_factory=list)
+    puts: list[tuple[str, str]] = field(default_factory=list)
+    mounts: list[tuple[str, str, bool]] = field(default_factory=list)
+    refuse: frozenset[str] = frozenset()
+    mounting: bool = True
+    lock: Any = field(default_factory=threading.Lock)
+
+    def full_name(self, repository: str) -> str:
+        return f"team/{repository}"
+
+    def has(self, repository: str, digest: str) -> bool:
+        return digest in self.blobs.get(repository, set())
+
+    def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
+        names = [c.removeprefix("/team/") for c in candidates]
+        with self.lock:
+            there = self.mounting and any(digest in self.blobs.get(name, set()) for name in names)
+            self.mounts.append((repository, digest, there))
+            if there:
+                self.blobs.setdefault(repository, set()).add(digest)
+        return there
+
+    def put(self, repository: str, blob: Readable, *, advance: Callable[[int], None]) -> None:
+        if blob.digest in self.refuse:
+            raise DestinationError(f"{blob.digest} is refused")
+        data = b"".join(blob.open())
+        assert (f"sha256:{sha256(data)}", len(data)) == (blob.digest, blob.size)
+        with self.lock:
+            self.puts.append((repository, blob.digest))
+            self.blobs.setdefault(repository, set()).add(blob.digest)
+
+    def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
+        with self.lock:
+            self.manifests.append((repository, tag))
+
+
+_LAYERS = "sd: {kind: files, files: {/opt/sd: file:sd.bin}}\nx: {kind: files, files: {/opt/x: {content: hi}}}\n"
+_RECIPE = (
+    'matrix: {n: [one, two]}\nname: \'{{ n }}\'\nlayers: [sd, \'{{ "x" if n == "one" else "" }}\']\ntags: [v1, v2]\n'
+)
+
+
+@dataclass
+class Scene:
+    works: Works
+    built: tuple[BuiltImage, ...]
+    pusher: Callable[[Any], Pusher]
+
+    def push(self, destination: Any, images: Sequence[BuiltImage] | None = None) -> Report:
+        return self.pusher(destination).run(images or self.built)
+
+
+@pytest.fixture
+def scene(works: Works) -> Scene:
+    works.write("sd.bin", safetensors(BIG, seed=9)[:100_000])
+    images = works.images(_LAYERS, _RECIPE)
+    builder = works.builder(images, works.lock(images))
+    built = builder.run(images)
+
+    def pusher(destination: Any) -> Pusher:
+        return Pusher(
+            destination=destination,
+            packer=builder.packer,
+            store=works.store,
+            lock=builder.lock,
+            progress=Silent(),
+            open_base=no_base,
+        )
+
+    return Scene(works=works, built=built, pusher=pusher)
+
+
+def _digests(image: BuiltImage) -> set[str]:
+    return {made.blob.digest for _, made in image.layers} | {Bytes(data=image.config).digest}
+
+
+def test_shared_blob_is_sent_once_and_mounted_elsewhere(scene: Scene) -> None:
+    there = Recorder()
+    report = scene.push(there)
+    assert {name: there.blobs[name] for name in ("one", "two")} == {i.composed.name: _digests(i) for i in scene.built}
+    sent = [digest for _, digest in there.puts]
+    assert len(sent) == len(set(sent)) == len(set().union(*map(_digests, scene.built)))
+    assert sorted(there.manifests) == [("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", "v2")]
+    assert report.images[0].references == ("host/team/one:v1", "host/team/one:v2")
+    assert (report.mounted, report.present) == (0, 0) and report.uploaded > 90_000
+
+
+def test_second_push_moves_nothing(scene: Scene) -> None:
+    there = Recorder()
+    first = scene.push(there)
+    there.puts.clear()
+    there.mounts.clear()
+    second = scene.push(there)
+    assert there.puts == there.mounts == []
+    assert (second.uploaded, second.mounted, second.present) == (0, 0, first.uploaded)
+    assert second.images == first.images
+
+
+def test_registry_that_never_mounts_gets_two_uploads(scene: Scene) -> None:
+    there = Recorder(mounting=False)
+    report = scene.push(there)
+    shared = set.intersection(*map(_digests, scene.built))
+    assert sorted(name for name, digest in there.puts if digest in shared) == ["one", "two"]
+    assert report.uploaded == sum(
+        sum(made.blob.size for _, made in image.layers) + len(image.config) for image in scene.built
+    )
+
+
+def test_memory_of_earlier_pushes_is_a_place_to_mount_from(scene: Scene) -> None:
+    there = Recorder()
+    scene.push(there, scene.built[:1])
+    there.puts.clear()
+    report = scene.push(there, scene.built[1:])
+    assert {digest for _, digest in there.puts} == {Bytes(data=scene.built[1].config).digest}
+    assert report.mounted > 90_000
+
+
+def test_memory_that_is_wrong_costs_a_request_and_no_more(scene: Scene) -> None:
+    scene.push(Recorder(), scene.built[:1])
+    empty = Recorder()
+    scene.push(empty, scene.built[1:])
+    assert empty.blobs["two"] == _digests(scene.built[1])
+
+
+@pytest.mark.parametrize("which", ["layer", "config"])
+def test_no_tag_is_written_when_a_blob_fails(scene: Scene, which: str) -> None:
+    image = scene.built[1]
+    digest = Bytes(data=image.config).digest if which == "config" else image.layers[0][1].blob.digest
+    there = Recorder(refuse=frozenset({digest}))
+    with pytest.raises(DestinationError, match="is refused"):
+        scene.push(there)
+    assert there.manifests == []
+    # What arrived stays, and the next run continues with the rest.
+    arrived = len(there.puts)
+    there.refuse = frozenset()
+    scene.push(there)
+    assert len(there.manifests) == 4
+    assert len(there.puts) == len(set().union(*map(_digests, scene.built))) >= arrived
+
+
+def test_damaged_blob_is_never_stored_and_the_next_run_heals(scene: Scene, tmp_path: Path) -> None:
+    made = scene.built[0].layers[0][1]
+    path = scene.works.store.blob_path(made.blob.digest)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    layout = LayoutDestination("oci:out", tmp_path / "out")
+    with pytest.raises(LayerbuildError, match="damaged"):
+        scene.push(layout)
+    assert not layout.has("one", made.blob.digest)
+    assert "one:v1" not in (tmp_path / "out/index.json").read_text()
+    scene.push(layout)
+    assert "one:v1" in (tmp_path / "out/index.json").read_text()
+
+
+_want = st.builds(
+    Want,
+    digest=st.one_of(st.none(), st.sampled_from([f"sha256:{n}" for n in range(5)])),
+    size=st.one_of(st.none(), st.integers(0, 10)),
+    title=st.just("x"),
+    images=st.sampled_from([("a",), ("a", "b"), ("b", "c")]),
+)
+
+
+@given(
+    st.lists(_want, max_size=6),
+    st.dictionaries(st.sampled_from([f"sha256:{n}" for n in range(5)]), st.frozensets(st.sampled_from("abc"))),
+    st.dictionaries(st.sampled_from([f"sha256:{n}" for n in range(5)]), st.just(("/x/y",))),
+)
+def test_transfers(
+    wants: list[Want], present: dict[str, frozenset[str]], elsewhere: dict[str, tuple[str, ...]]
+) -> None:
+    found = transfers(wants, present, elsewhere)
+    assert sorted(map(repr, wants)) == sorted(repr(t.want) for t in found)
+    for transfer in found:
+        there = present.get(transfer.want.digest or "", frozenset())
+        assert set(transfer.missing) == set(transfer.want.images) - there
+        assert (transfer.action == "present") == (not transfer.missing)
+        if transfer.action == "mount":
+            assert transfer.candidates
+    uploads = [t.want.size or 0 for t in found if t.action == "upload"]
+    assert [t.action == "upload" for t in found] == sorted((t.action == "upload" for t in found), reverse=True)
+    assert uploads == sorted(uploads, reverse=True)
+
+
+def test_plan_sums() -> None:
+    layer = PlannedLayer(
+        title="t", key="k", digest="sha256:1", size=5, images=("a",), known=True, fetch=1, pack=2, action="upload"
+    )
+    unknown = replace(layer, digest=None, size=None, fetch=None, pack=None)
+    plan = Plan(images=("a",), destination="host", layers=(layer, unknown, replace(layer, action="mount", size=7)))
+    assert (plan.sum("fetch"), plan.sum("pack"), plan.moved("upload"), plan.moved("mount")) == (2, 4, 5, 7)
+    assert plan.as_json()["totals"]["upload_bytes"] == 5 and plan.as_json()["layers"][1]["size"] is None
+    bare = Plan(images=(), destination=None, layers=())
+    assert bare.as_json()["totals"] == {"fetch_bytes": 0, "pack_bytes": 0}
