@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Callable
@@ -13,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from e2e.readers import MTIME, layout_blob, layout_manifests, members
 from fixtures.gitrepo import GitRepo
 from fixtures.project import Project, safetensors
-from layerbuild.model import MTIME
 
 COMMITTED = 1704067200
 """When every commit of `GitRepo` was made, in Unix seconds."""
@@ -53,23 +51,9 @@ def made(project: Project, name: str = "i") -> Made:
     project.run("lock")
     project.run("push", "oci:out")
     layout = project.root / "out"
-
-    def blob(descriptor: dict[str, Any]) -> bytes:
-        data = (layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
-        assert f"sha256:{hashlib.sha256(data).hexdigest()}" == descriptor["digest"]
-        return data
-
-    index = json.loads((layout / "index.json").read_text())
-    [found] = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == f"{name}:v"]
-    manifest = json.loads(blob(found))
-    files = {}
-    for layer in manifest["layers"]:
-        data = blob(layer)
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data) if "gzip" in layer["mediaType"] else data)) as tar:
-            for member in tar:
-                stream = tar.extractfile(member) if member.isfile() else None
-                files[member.name] = (member, stream.read() if stream else b"")
-    return Made(config=json.loads(blob(manifest["config"])), files=files)
+    manifest = layout_manifests(layout)[f"{name}:v"]
+    config = json.loads(layout_blob(layout, manifest["config"]["digest"]))
+    return Made(config=config, files=members(layout, manifest))
 
 
 def declare(project: Project, layers: dict[str, Any], recipe: dict[str, Any]) -> Project:
