@@ -72,7 +72,8 @@ def test_a_worker_without_root(podman: Podman, image: str) -> None:
         f"id -u; id -g; stat -c '%u:%g' {' '.join(OWNED)}; sha256sum <{link}; stat -L -c '%Y %u %a' {link};"
         "cat $HF_HOME/hub/models--openai--clip-vit-large-patch14/snapshots/$(printf '%040d' 0)/vocab.json; echo;"
         # The webui converts cache.json only where this directory is not there, and must be able to make it.
-        "cd /tmp; stat $SD_WEBUI_CACHE_DIR 2>/dev/null; mkdir -p webui/cache/hashes && echo x >webui/cache/hashes/cache.db;"
+        "cd /tmp; stat $SD_WEBUI_CACHE_DIR 2>/dev/null;"
+        "mkdir -p webui/cache/hashes && echo x >webui/cache/hashes/cache.db;"
         "echo $? $SD_WEBUI_CACHE_DIR; (echo x >/webui/params.txt) 2>/dev/null; echo $?",
         "--read-only",
         "--tmpfs=/tmp",
@@ -92,8 +93,8 @@ def test_a_worker_without_root(podman: Podman, image: str) -> None:
 def test_its_directories_can_be_written_to_where_the_file_system_can(podman: Podman, image: str) -> None:
     lines = podman.shell(
         image,
-        "cd /webui; mkdir -p outputs models/Stable-diffusion/more extensions/x/__pycache__ $HF_HOME/hub/.locks; echo $?;"
-        "echo '{}' >config.json; echo $?; (echo x >>models/Stable-diffusion/sd.safetensors)"
+        "cd /webui; mkdir -p outputs models/Stable-diffusion/more extensions/x/__pycache__ $HF_HOME/hub/.locks;"
+        "echo $?; echo '{}' >config.json; echo $?; (echo x >>models/Stable-diffusion/sd.safetensors)"
         " 2>/dev/null; echo $?",
     )
     assert lines == ["0", "0", "2"]
