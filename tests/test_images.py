@@ -10,9 +10,10 @@ import pytest
 from builders import COMMIT, SHA, images_of, problems_of
 from layerbuild import project
 from layerbuild.errors import UsageError
-from layerbuild.images import ImageDeclaration, _builtins, _target, select
+from layerbuild.images import ImageDeclaration, select
 from layerbuild.kinds.requests import requests
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe
+from layerbuild.targets import builtins_of, target_of
 
 LAYERS = f"""\
 sd15: {{kind: model, type: checkpoint, source: 'hf://a/b@main/sd15.safetensors', sha256: {SHA["a"]}}}
@@ -324,7 +325,7 @@ def test_the_release_is_known_from_the_commit(tmp_path: Path) -> None:
 
 def test_builtins_are_the_names_that_nobody_may_define() -> None:
     recipe = Recipe()
-    assert set(_builtins("x", recipe, _target(recipe))) == set(project.BUILTINS)
+    assert set(builtins_of("x", recipe, target_of(recipe))) == set(project.BUILTINS)
 
 
 def test_flags_follow_from_the_target(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,9 @@ from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
-from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer, WebuiTarget
-from layerbuild.webui.flavors import DEFAULT_FLAVOR, FLAVORS
-from layerbuild.webui.modeltypes import MODEL_TYPES, checkpoint_directories, flags, is_hidden
-from layerbuild.webui.releases import parse_version, version_of_commit
+from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
+from layerbuild.targets import Report, builtins_of, check_provider, flavor_of, target_of, version_of
+from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
 from layerbuild.yamlfile import Document, KeyPath
 
 _IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -103,9 +102,6 @@ def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple
     return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
 
 
-Report = Callable[[KeyPath, str, "str | None"], None]
-"""Is told path, message and hint of a problem."""
-
 _UNRENDERED = frozenset({"matrix", "vars"})
 _FIRST = frozenset({*_UNRENDERED, "name", "base", "platform", "webui", "hf_home", "owner"})
 """Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
@@ -143,8 +139,8 @@ class _Expander:
         place, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         settled = place or Recipe()
-        name, target = settled.name or fallback, _target(settled)
-        context = {**variables, **_builtins(name, settled, target)}
+        name, target = settled.name or fallback, target_of(settled)
+        context = {**variables, **builtins_of(name, settled, target)}
         rendered |= render(raw.keys() - _FIRST, context)
         recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
@@ -234,10 +230,11 @@ class _Expander:
 
     def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Report) -> Target:
         """The target with the webui's release and flavor; says what does not fit together."""
-        webuis = [use.layer for use in uses if isinstance(use.layer, WebuiLayer)]
-        _check_provider(recipe, uses, report)
-        flavor = _flavor(recipe, webuis[:1], report)
-        return replace(target, version=_version(recipe, webuis[:1], report), flavor=flavor)
+        webuis = {use.name: use.layer for use in uses if isinstance(use.layer, WebuiLayer)}
+        models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
+        check_provider(recipe, list(webuis), models, report)
+        layer = next(iter(webuis.values()), None)
+        return replace(target, version=version_of(recipe, layer, report), flavor=flavor_of(recipe, layer, report))
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""
@@ -250,107 +247,6 @@ class _Expander:
                     f" (the other is in {other.document.file})" if other.document is not image.document else ""
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
-
-
-def _check_provider(recipe: Recipe, uses: Sequence[LayerUse], report: Report) -> None:
-    """Says where it is unclear, or said twice, who brings the webui."""
-    webuis = [use.name for use in uses if isinstance(use.layer, WebuiLayer)]
-    models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
-    provided = recipe.webui.provided_by if recipe.webui else None
-    where = ("webui", "provided_by")
-    if len(webuis) > 1:
-        report(("layers",), f"two webui layers: {webuis[0]} and {webuis[1]}", "an image holds one webui")
-    if webuis and provided == "base":
-        report(where, f"the base provides the webui, and {webuis[0]} does too", "remove one")
-    if not webuis and provided == "layer":
-        report(where, "no layer of this recipe is a webui", "add one, or say 'provided_by: base'")
-    if provided == "base" and recipe.base == "scratch":
-        report(where, "'base: scratch' provides no webui", "name a base image or add a webui layer")
-    if models and not webuis and recipe.webui is None:
-        hint = "say 'webui: {root: /stable-diffusion-webui, provided_by: base}', or add a webui layer"
-        report(("webui",), f"the recipe holds models ({models[0]} ...) and does not say where the webui lies", hint)
-
-
-def _version(recipe: Recipe, webui: Sequence[WebuiLayer], report: Report) -> tuple[int, ...] | None:
-    """The release by the recipe, its webui layer, or that one's commit."""
-    stated = [recipe.webui.version if recipe.webui else None]
-    for layer in webui:
-        stated += [layer.version, version_of_commit(layer.source.rpartition("@")[2])]
-    versions = {text: parse_version(text) for text in stated if text is not None}
-    for text in (text for text, version in versions.items() if version is None):
-        report(("webui", "version"), f"{text!r} is no release", "write it like 1.10.1")
-    if len(set(versions.values())) > 1 and None not in versions.values():
-        message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
-        report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
-    return next(iter(versions.values()), None)
-
-
-def _flavor(recipe: Recipe, webui: Sequence[WebuiLayer], report: Report) -> str:
-    """The flavor by the recipe or its webui layer."""
-    stated = recipe.webui.flavor if recipe.webui else None
-    found = next((layer.flavor for layer in webui), stated or DEFAULT_FLAVOR)
-    if stated is not None and stated != found:
-        hint = "leave 'flavor' out where a webui layer tells it"
-        report(("webui", "flavor"), f"the recipe says {stated}, the webui layer is {found}", hint)
-    # The recipe's other strings may use where embeddings lie, and are read before any layer.
-    if stated is None and FLAVORS[found].embeddings_below_models:
-        report(
-            ("webui", "flavor"), f"the webui layer is {found}", f"say 'webui: {{flavor: {found}}}' in the recipe too"
-        )
-    variables = recipe.webui is not None and (recipe.webui.cache_file, recipe.webui.cache_dir) != (None, None)
-    if variables and not FLAVORS[found].cache_variables:
-        hint = "leave 'cache_file' and 'cache_dir' out"
-        report(("webui",), f"{found} keeps its hash cache in the data directory only", hint)
-    return found
-
-
-def _target(recipe: Recipe) -> Target:
-    webui = recipe.webui
-    root = webui.root.rstrip("/") if webui else "/stable-diffusion-webui"
-    data = ((webui.data_dir if webui else None) or root).rstrip("/")
-    models = ((webui.models_dir if webui else None) or f"{data}/models").rstrip("/")
-    flavor = (webui.flavor if webui else None) or DEFAULT_FLAVOR
-    beside = models if FLAVORS[flavor].embeddings_below_models else data
-    return Target(
-        root=root,
-        data_dir=data,
-        models_dir=models,
-        embeddings_dir=((webui.embeddings_dir if webui else None) or f"{beside}/embeddings").rstrip("/"),
-        type_dirs=_type_dirs(webui) if webui else (),
-        checkpoint=webui.ckpt if webui else None,
-        cache_file=webui.cache_file if webui else None,
-        flavor=flavor,
-        hf_home=recipe.hf_home.rstrip("/"),
-        uid=recipe.owner.uid,
-        gid=recipe.owner.gid,
-    )
-
-
-def _type_dirs(webui: WebuiTarget) -> tuple[tuple[str, str], ...]:
-    """Types of models whose directory a flag of the webui names."""
-    flags = {
-        "checkpoint": webui.ckpt_dir,
-        "lora": webui.lora_dir,
-        "vae": webui.vae_dir,
-        "hypernetwork": webui.hypernetwork_dir,
-    }
-    return tuple((kind, directory.rstrip("/")) for kind, directory in flags.items() if directory is not None)
-
-
-def _builtins(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:
-    """The values of `project.BUILTINS`."""
-    return {
-        "webui": {
-            "root": target.root,
-            "data_dir": target.data_dir,
-            "models_dir": target.models_dir,
-            "embeddings_dir": target.embeddings_dir,
-            "ckpt_dir": checkpoint_directories(target)[0],
-            "flags": flags(target),
-        },
-        "hf_home": target.hf_home,
-        "image": {"name": name, "platform": recipe.platform},
-    }
 
 
 def _has_template(raw: dict[str, Any]) -> bool:
