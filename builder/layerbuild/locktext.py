@@ -198,7 +198,7 @@ class _Reader:
 
     def number(self, path: Path_, value: Any) -> int:
         if type(value) is not int or not 0 <= value < 2**63:
-            raise self.fail(path, "a size in bytes is expected")
+            raise self.fail(path, "a whole number that is not negative is expected")
         return value
 
     def matching(self, pattern: re.Pattern[str], path: Path_, value: Any) -> str:
