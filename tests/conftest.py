@@ -7,4 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["fixtures.web", "fixtures.hub", "fixtures.gitrepo", "fixtures.registry", "fixtures.project"]
+pytest_plugins = [
+    "fixtures.web",
+    "fixtures.hub",
+    "fixtures.gitrepo",
+    "fixtures.registry",
+    "fixtures.project",
+    "fixtures.container",
+]

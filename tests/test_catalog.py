@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ import yaml
 
 from layerbuild import images, project
 from layerbuild.images import ImageDeclaration, LayerUse
-from layerbuild.schema import FilesLayer, HuggingFaceLayer, ModelLayer, WebuiLayer
+from layerbuild.schema import FilesLayer, FileSpec, HuggingFaceLayer, ModelLayer, WebuiLayer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -49,6 +52,7 @@ def sources(use: LayerUse) -> Iterator[str]:
         yield layer.source
         if isinstance(layer, WebuiLayer):
             yield from layer.repositories.values()
+            yield from layer.extensions.values()
 
 
 def test_every_layer_of_the_catalog_can_be_used(catalog: dict[str, LayerUse]) -> None:
@@ -130,4 +134,71 @@ def test_the_documentation_names_every_layer_and_every_variable() -> None:
     text = (REPOSITORY / "docs" / "catalog.md").read_text()
     described = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
     layers = project.load(REPOSITORY).layers
-    assert described == set(layers) | set(layers["runpod-worker"].raw["vars"])
+    variables = {name for layer in ("runpod-worker", "worker-settings") for name in layers[layer].raw["vars"]}
+    assert described == set(layers) | variables
+
+
+# --- the worker's settings -------------------------------------------------------------------------
+
+
+def settings(root: Path, webui: dict[str, str] | None = None, **variables: str | int | float | bool) -> dict[str, str]:
+    """The rendered files of `worker-settings`, by path."""
+    recipe = {"name": "i", "layers": ["worker-settings"], "vars": variables, "webui": webui or {}}
+    (root / "recipes").mkdir(parents=True)
+    (root / "recipes" / "i.yaml").write_text(yaml.safe_dump(recipe))
+    [use] = expand(root)["i"].uses
+    assert isinstance(use.layer, FilesLayer)
+    return {path: spec.content or "" for path, spec in use.layer.files.items() if isinstance(spec, FileSpec)}
+
+
+def test_settings_are_what_the_webui_reads(tmp_path: Path) -> None:
+    made = settings(tmp_path, {"data_dir": "/data"})
+    assert set(made) == {"/data/config.json", "/data/ui-config.json", "/data/styles.csv"}
+    assert json.loads(made["/data/config.json"]) == {
+        "sd_vae": "Automatic",
+        "CLIP_stop_at_last_layers": 1,
+        "sd_checkpoints_limit": 1,
+        "samples_format": "png",
+        "grid_format": "png",
+        "samples_save": False,
+        "grid_save": False,
+        "live_previews_enable": False,
+        "memmon_poll_rate": 0,
+    }
+    page = json.loads(made["/data/ui-config.json"])
+    assert len(page) == 8
+    assert page["txt2img/Width/value"] == page["img2img/Height/value"] == 512
+    assert list(csv.DictReader(io.StringIO(made["/data/styles.csv"]))) == []
+
+
+def test_settings_with_every_variable_set(tmp_path: Path) -> None:
+    made = settings(
+        tmp_path,
+        settings_checkpoint='sub/it\'s "x" <é>.safetensors',
+        settings_vae="a\\b.pt",
+        settings_clip_skip=2,
+        settings_loaded="3",
+        settings_format="webp",
+        settings_save=True,
+        settings_previews=True,
+        settings_width="1024",
+        settings_height=768,
+        settings_steps=30,
+        settings_cfg=6.5,
+        settings_styles='sharp,"{prompt}, sharp, ""crisp""",blurry\nplain,,low quality\n',
+    )
+    config, page, styles = (
+        made[f"/stable-diffusion-webui/{n}"] for n in ("config.json", "ui-config.json", "styles.csv")
+    )
+    values = json.loads(config)
+    assert values["sd_model_checkpoint"] == 'sub/it\'s "x" <é>.safetensors'
+    assert (values["sd_vae"], values["CLIP_stop_at_last_layers"], values["sd_checkpoints_limit"]) == ("a\\b.pt", 2, 3)
+    assert values["samples_format"] == values["grid_format"] == "webp"
+    assert values["samples_save"] is values["grid_save"] is values["live_previews_enable"] is True
+    of_page = json.loads(page)
+    assert (of_page["img2img/Width/value"], of_page["txt2img/Height/value"]) == (1024, 768)
+    assert (of_page["txt2img/Sampling steps/value"], of_page["txt2img/CFG Scale/value"]) == (30, 6.5)
+    assert list(csv.DictReader(io.StringIO(styles))) == [
+        {"name": "sharp", "prompt": '{prompt}, sharp, "crisp"', "negative_prompt": "blurry"},
+        {"name": "plain", "prompt": "", "negative_prompt": "low quality"},
+    ]

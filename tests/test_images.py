@@ -10,9 +10,10 @@ import pytest
 from builders import COMMIT, SHA, images_of, problems_of
 from layerbuild import project
 from layerbuild.errors import UsageError
-from layerbuild.images import ImageDeclaration, _builtins, _target, select
+from layerbuild.images import ImageDeclaration, select
 from layerbuild.kinds.requests import requests
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe
+from layerbuild.targets import builtins_of, target_of
 
 LAYERS = f"""\
 sd15: {{kind: model, type: checkpoint, source: 'hf://a/b@main/sd15.safetensors', sha256: {SHA["a"]}}}
@@ -324,7 +325,39 @@ def test_the_release_is_known_from_the_commit(tmp_path: Path) -> None:
 
 def test_builtins_are_the_names_that_nobody_may_define() -> None:
     recipe = Recipe()
-    assert set(_builtins("x", recipe, _target(recipe))) == set(project.BUILTINS)
+    assert set(builtins_of("x", recipe, target_of(recipe))) == set(project.BUILTINS)
+
+
+def test_flags_follow_from_the_target(tmp_path: Path) -> None:
+    layers = "f: {kind: files, files: {/f: {content: \"{{ webui.flags | join(' ') }} {{ webui.ckpt_dir }}\"}}}\n"
+    recipe = (
+        "webui: {root: /w, data_dir: /d, ckpt_dir: /c/, ckpt: /m.ckpt, provided_by: base}\nbase: a/b:1\nlayers: [f]"
+    )
+    [image] = images_of(tmp_path, {"layers/f.yaml": layers, "recipes/r.yaml": recipe})
+    [layer] = [use.layer for use in image.uses if isinstance(use.layer, FilesLayer)]
+    spec = layer.files["/f"]
+    assert isinstance(spec, FileSpec)
+    assert spec.content == "--data-dir /d --ckpt-dir /c --ckpt /m.ckpt /c"
+    assert (image.target.type_dirs, image.target.checkpoint) == ((("checkpoint", "/c"),), "/m.ckpt")
+
+
+def test_a_list_is_no_text(tmp_path: Path) -> None:
+    layers = "f: {kind: files, files: {/f: {content: '{{ webui.flags }}'}}}\n"
+    assert "gives a list" in fault(tmp_path, "webui: {}\nlayers: [f]\n", layers)
+
+
+def test_the_flavor_is_the_webui_layers(tmp_path: Path) -> None:
+    layers = f"forge: {{kind: webui, source: 'git+https://h/r@{COMMIT}', flavor: forge}}\n"
+    [image] = expanded(tmp_path / "a", "layers: [forge]\n", **{"layers/m.yaml": layers})
+    assert image.target.flavor == "forge"
+    [image] = expanded(tmp_path / "b", "webui: {flavor: sdnext, provided_by: base}\nbase: a/b:1\n")
+    assert (image.target.flavor, image.target.embeddings_dir) == ("sdnext", "/stable-diffusion-webui/models/embeddings")
+
+
+def test_where_a_cache_is_kept_changes_the_settings(tmp_path: Path) -> None:
+    recipes = ["webui: {}", "webui: {cache_dir: /c}", "webui: {cache_file: /c}", "webui: {cache_dir: /d}"]
+    made = [expanded(tmp_path / str(i), recipe)[0].settings for i, recipe in enumerate(recipes)]
+    assert len(set(made)) == len(made)
 
 
 @pytest.mark.parametrize(

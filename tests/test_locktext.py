@@ -44,12 +44,27 @@ LOCK = Lock(
         ),
         "webui": LockedLayer(
             declaration="0" * 64,
-            pins={"webui": Pin(source="git+https://h/r@" + TREE, revision=TREE, tree=TREE, listing="0" * 64)},
+            pins={
+                "webui": Pin(
+                    source="git+https://h/r@" + TREE,
+                    revision=TREE,
+                    tree=TREE,
+                    listing="0" * 64,
+                    date=1700000000,
+                    version="1.10",
+                )
+            },
         ),
     },
     files={
         SHA["c"]: Facts(
-            size=10, safetensors=True, header_size=2, header_sha256=SHA["d"], metadata='{"a":"b"}', addnet=SHA["e"]
+            size=10,
+            safetensors=True,
+            header_size=2,
+            header_sha256=SHA["d"],
+            metadata='{"a":"b"}',
+            addnet=SHA["e"],
+            architecture="sdxl",
         ),
         SHA["d"]: Facts(size=0),
         "1" * 64: Facts(size=5, safetensors=False, git_blob="1" * 40),
@@ -155,6 +170,10 @@ DAMAGES = [
     ("absent: [added_tokens.json, 'x: y']", "absent: x", "layers.sd15[checkpoint=sd15].pins.model.absent"),
     (f"tree: '{TREE}'", f"tree: {TREE}", "layers.webui.pins.webui.tree"),
     (f"listing: '{'0' * 64}'", "listing: x", "layers.webui.pins.webui.listing"),
+    ("date: 1700000000", "date: -1", "layers.webui.pins.webui.date"),
+    ("date: 1700000000", "date: '1700000000'", "layers.webui.pins.webui.date"),
+    ("version: '1.10'", "version: 1.10", "layers.webui.pins.webui.version"),
+    ("architecture: sdxl", "architecture: [sdxl]", f"files.{SHA['c']}.architecture"),
     (f"  {SHA['d']}: {{size: 0}}", "  short: {size: 0}", "files.short"),
     ("    size: 10\n", "", f"files.{SHA['c']}.size"),
     ("header_size: 2", "header_size: 2.5", f"files.{SHA['c']}.header_size"),
@@ -247,6 +266,8 @@ PINS = st.builds(
     tree=maybe(HEX40),
     listing=maybe(HEX64),
     absent=st.lists(NAMES, max_size=3, unique=True).map(sorted).map(tuple),
+    date=maybe(SIZES),
+    version=maybe(WORDS),
 )
 FACTS = st.builds(
     Facts,
@@ -257,6 +278,7 @@ FACTS = st.builds(
     header_sha256=maybe(HEX64),
     metadata=maybe(WORDS),
     addnet=maybe(HEX64),
+    architecture=maybe(WORDS),
 )
 BLOBS = st.builds(Blob, encoding=WORDS, digest=DIGESTS, size=SIZES)
 OWNERS = st.integers(0, 2**32 - 1)

@@ -100,13 +100,13 @@ BLACK_HOLE = "http://192.0.2.1:9"
 class Worker:
     """The rendered worker in a directory, its API and SDK played by the scripts above."""
 
-    def __init__(self, root: Path, **variables: Any) -> None:
+    def __init__(self, root: Path, webui: dict[str, str] | None = None, **variables: Any) -> None:
         self.root = root / "webui"
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         recipe = {
             "name": "worker",
-            "webui": {"root": str(self.root), "models_dir": str(root / "elsewhere")},
+            "webui": {"root": str(self.root), "models_dir": str(root / "elsewhere"), **(webui or {})},
             "vars": {"worker_port": port, "worker_python": sys.executable, "worker_stop_timeout": 20, **variables},
             "layers": ["runpod-worker"],
         }
@@ -228,6 +228,39 @@ def test_jobs_wait_until_the_api_is_ready(make_worker: Callable[..., Worker]) ->
     ]
     environ = worker.read("environ")
     assert (environ["HF_HOME"], environ["HF_HUB_OFFLINE"]) == ("/opt/huggingface", "1")
+
+
+def test_the_webui_is_told_where_the_recipe_puts_things(make_worker: Callable[..., Worker]) -> None:
+    webui = {
+        "data_dir": "/data/it's $HOME",
+        "models_dir": "/m",
+        "embeddings_dir": "/e",
+        "ckpt_dir": "/c c",
+        "lora_dir": "/l",
+        "vae_dir": "/v",
+        "hypernetwork_dir": "/h",
+        "ckpt": '/model "1".safetensors',
+    }
+    worker = make_worker(webui=webui, worker_args="")
+    worker.start()
+    assert worker.read("argv")[6:] == [
+        *("--no-download-sd-model", "--data-dir", "/data/it's $HOME", "--models-dir", "/m", "--embeddings-dir", "/e"),
+        *("--ckpt-dir", "/c c", "--lora-dir", "/l", "--vae-dir", "/v", "--hypernetwork-dir", "/h"),
+        *("--ckpt", '/model "1".safetensors'),
+    ]
+
+
+def test_the_first_checkpoint_is_looked_for_where_checkpoints_are(make_worker: Callable[..., Worker]) -> None:
+    worker = make_worker(webui={"ckpt_dir": "/c"}, worker_checkpoint="it's.ckpt", worker_args="")
+    worker.start()
+    assert worker.read("argv")[-2:] == ["--ckpt", "/c/it's.ckpt"]
+
+
+def test_the_images_environment_wins(make_worker: Callable[..., Worker]) -> None:
+    worker = make_worker()
+    worker.start(HF_HOME="/mnt/hf", HF_HUB_OFFLINE="0", SD_WEBUI_CACHE_DIR="/tmp/c")
+    environ = worker.read("environ")
+    assert (environ["HF_HOME"], environ["HF_HUB_OFFLINE"], environ["SD_WEBUI_CACHE_DIR"]) == ("/mnt/hf", "0", "/tmp/c")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -20,15 +20,28 @@ from layerbuild.lockmodel import Lock, LockedBase, layer_line
 from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
 from layerbuild.schema import FilesLayer, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
-from layerbuild.webui.hashcache import FILENAME, FactName, PlacedModel, collisions, pending_facts
-from layerbuild.webui.modeltypes import is_hidden, place
+from layerbuild.webui.hashcache import (
+    FactName,
+    PlacedModel,
+    cache_path,
+    collisions,
+    pending_facts,
+    stores_extensions,
+)
+from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, name_of_checkpoint, place
+from layerbuild.webui.releases import parse_version, version_of_commit
 
 Algorithm = Literal["none", "zstd", "gzip"]
 
 MAX_LAYERS = 127
 """Docker's and containerd's limit on the layers of an image."""
 
-_RANKS = {"webui": 0, "repositories": 1, "huggingface": 2, "weights": 3, "links": 4, "hash-cache": 5, "files": 6}
+_RANKS = {
+    kind: rank
+    for rank, kind in enumerate(
+        ("webui", "repositories", "extensions", "huggingface", "weights", "links", "hash-cache", "files")
+    )
+}
 """Software first: what changes least lies lowest, so that most of a chain is shared."""
 
 
@@ -59,6 +72,7 @@ class ComposedImage:
 
     Attributes:
         layers: in order, without the base's.
+        target: with the release and the base's directories that the lock knows.
         models: every model at its place.
         pending: facts that must be learnt before the hash cache can be made, by sha256.
         buckets: how the smaller model files share layers, where there are more than slots for them.
@@ -67,6 +81,7 @@ class ComposedImage:
     declaration: ImageDeclaration
     base: LockedBase | None
     layers: tuple[ComposedLayer, ...]
+    target: Target
     models: tuple[PlacedModel, ...]
     pending: Mapping[str, frozenset[FactName]]
     buckets: Buckets | None = None
@@ -101,7 +116,7 @@ def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
     locked = lock.images.get(image.name)
     base = locked.base if locked else None
     known = tuple(d for d in base.directories.values() if d is not None) if base else ()
-    target = replace(image.target, directories=known)
+    target = replace(image.target, directories=known, version=image.target.version or _locked_version(image, lock))
     maker = _Maker(image, target, lock)
     for use in image.uses:
         maker.add(use)
@@ -111,10 +126,21 @@ def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
         declaration=image,
         base=base,
         layers=tuple(maker.layers),
+        target=target,
         models=tuple(maker.models),
         pending=maker.pending,
         buckets=buckets,
     )
+
+
+def _locked_version(image: ImageDeclaration, lock: Lock) -> tuple[int, ...] | None:
+    """The webui's release by its pinned commit or changelog, where no declaration says it."""
+    for use in image.uses:
+        if isinstance(use.layer, WebuiLayer):
+            pin = lock.layers[use.pin_key].pins[requests.WEBUI]
+            text = version_of_commit(pin.revision or "") or pin.version
+            return parse_version(text) if text else None
+    return None
 
 
 class _Maker:
@@ -127,6 +153,7 @@ class _Maker:
         self.layers: list[ComposedLayer] = []
         self.models: list[PlacedModel] = []
         self.links: dict[str, str] = {}
+        self.extensions: dict[str, Pin] = {}
         self._taken: dict[str, str] = {}
         self.pending: dict[str, frozenset[FactName]] = {}
         self._seen: set[str] = set()
@@ -150,6 +177,12 @@ class _Maker:
                 path = f"{self.target.root}/repositories/{directory}"
                 pin = pins[requests.repository(directory)]
                 self._put(gittree.tree(pin, path, self.target, f"{use.name}/{directory}"), "repositories")
+            for directory in sorted(layer.extensions):
+                path = f"{self.target.data_dir}/extensions/{directory}"
+                pin = self.extensions[directory] = pins[requests.extension(directory)]
+                remembered = stores_extensions(self.target)
+                tree = gittree.tree(pin, path, self.target, f"{use.name}/{directory}", extension=remembered)
+                self._put(tree, "extensions")
         elif isinstance(layer, FilesLayer):
             for path in layer.files:
                 if self._files.setdefault(path, use.name) != use.name:
@@ -168,6 +201,12 @@ class _Maker:
                 use, f"the webui lists nothing called {name!r}: a part begins with a dot", "give it a 'filename'"
             )
         path = place(layer.type, name, self.target, layer.directory)
+        if layer.type == "checkpoint":
+            path = self._started_with(name) or path
+            name = name_of_checkpoint(path, self.target)
+        if is_hidden(path) and MODEL_TYPES[layer.type].hashed and path != self.target.checkpoint:
+            message = f"the webui lists nothing at {path}: a part begins with a dot"
+            raise _refused(use, message, "choose other directories under 'webui' in the recipe")
         self.models.append(PlacedModel(type=layer.type, name=name, path=path, content=content, layer=use.name))
         placed = {path: content}
         for suffix in layer.sidecars:
@@ -188,6 +227,14 @@ class _Maker:
                 self.links[where] = what.sha256
         if layer.links == "symlink":
             self._weights(list(placed.values()), use.name)
+
+    def _started_with(self, name: str) -> str | None:
+        """The path of `--ckpt` if it means this checkpoint: that has the file's name, or is the image's only one."""
+        path = self.target.checkpoint
+        if path is None or posixpath.basename(name) == posixpath.basename(path):
+            return path
+        only = sum(1 for u in self.image.uses if isinstance(u.layer, ModelLayer) and u.layer.type == "checkpoint") == 1
+        return path if only else None
 
     def share_layers(self, kept: Buckets | None) -> Buckets | None:
         """Put the smaller model files together where there are more of them than layer slots."""
@@ -213,10 +260,14 @@ class _Maker:
         name = self.image.name
         if self.links:
             self._put(links.links(self.links, self.target, name), "links")
-        version = self.target.version
+        checkpoint = self.target.checkpoint
+        if checkpoint is not None and all(model.path != checkpoint for model in self.models):
+            hint = f"give one of them 'filename: {posixpath.basename(checkpoint)}'"
+            message = f"no checkpoint of image {self.image.name} is called like the file of 'ckpt'"
+            raise ProjectError([self.image.document.problem(("webui", "ckpt"), message, hint)])
         for model in self.models:
             sha256 = model.content.sha256 or ""
-            missing = pending_facts(model, version, self.lock.files.get(sha256))
+            missing = pending_facts(model, self.target, self.lock.files.get(sha256))
             if missing:
                 self.pending[sha256] = self.pending.get(sha256, frozenset()) | missing
         if self.pending:
@@ -225,7 +276,7 @@ class _Maker:
             )
             self.layers.append(layer)
             return
-        cache = hashcache.hash_cache(self.models, self.lock.files, self.target, name)
+        cache = hashcache.hash_cache(self.models, self.lock.files, self.target, name, self.extensions)
         if cache is not None:
             self._put(cache, "hash-cache")
 
@@ -272,7 +323,7 @@ def _refused(use: LayerUse, message: str, hint: str) -> ProjectError:
 def _problems(image: ComposedImage) -> list[Problem]:
     document = image.declaration.document
     found = []
-    for one, other, shared in collisions(image.models):
+    for one, other, shared in collisions(image.models, image.target):
         hint = f"give one of them another 'filename', or leave one out of {image.name}"
         message = f"{one.layer} and {other.layer} are both {shared!r} to the webui, in image {image.name}"
         found.append(document.problem(("layers",), message, hint))
@@ -313,6 +364,19 @@ def parents_in_base(image: ComposedImage) -> list[str]:
     owned = ["opt"] if provided else ["opt", target.root.strip("/")]
     paths = [path for layer in image.layers if layer.instance for path in outer_paths(layer.instance)]
     if image.pending:
-        paths.append(f"{target.data_dir}/{FILENAME}".strip("/"))
+        paths.append(cache_path(target).strip("/"))
     above = {parent for path in paths for parent in parents(path)}
     return sorted(d for d in above if not any(d == o or d.startswith(f"{o}/") for o in owned))
+
+
+def environment(image: ComposedImage) -> dict[str, str]:
+    """Variables that the image's layers ask for: clients find the snapshots, and ask no network."""
+    variables = {}
+    if any(layer.kind == huggingface.KIND for layer in image.layers):
+        variables = {"HF_HOME": image.declaration.target.hf_home, "HF_HUB_OFFLINE": "1"}
+    webui = image.declaration.recipe.webui
+    if webui is not None and webui.cache_file is not None:
+        variables["SD_WEBUI_CACHE_FILE"] = webui.cache_file
+    if webui is not None and webui.cache_dir is not None:
+        variables["SD_WEBUI_CACHE_DIR"] = webui.cache_dir.rstrip("/")
+    return variables

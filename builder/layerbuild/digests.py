@@ -7,6 +7,7 @@ core. Buffers are bounded: a slow digest holds the reader back instead of fillin
 from __future__ import annotations
 
 import hashlib
+import json
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Protocol
 
 from layerbuild.model import Facts, canonical_json, sha256_hex
+from layerbuild.webui.architecture import architecture
 from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
 
 CHUNK = 4 * 1024 * 1024
@@ -53,7 +55,6 @@ class SafetensorsScan:
         self._head: bytearray | None = bytearray()
         self._rest = hashlib.sha256()
         self.header: bytes | None = None
-        self.metadata: str | None = None
 
     def update(self, data: bytes, /) -> None:
         """The next bytes."""
@@ -74,33 +75,34 @@ class SafetensorsScan:
             self._head = None
 
     def _take_header(self, header: bytes) -> None:
-        metadata = metadata_of(header)
-        if metadata is not None:
+        if metadata_of(header) is not None:
             self.header = header
-            self.metadata = canonical_json(metadata)
 
     def facts(self, size: int, git_blob: str | None = None) -> Facts:
         """What was learnt, once every byte of the file's `size` was seen."""
         if self.header is None:
             return Facts(size=size, git_blob=git_blob, safetensors=False)
-        known = header_facts(self.header, self.metadata or "{}", size)
-        return replace(known, git_blob=git_blob, addnet=self._rest.hexdigest())
+        return replace(header_facts(self.header, size), git_blob=git_blob, addnet=self._rest.hexdigest())
 
 
-def header_facts(header: bytes, metadata: str, size: int) -> Facts:
+def header_facts(header: bytes, size: int) -> Facts:
     """Facts that follow from the header alone. Long metadata stays in a document of its own.
 
     Args:
         header: the JSON, without the 8 bytes before it.
-        metadata: canonical JSON of its `__metadata__`.
         size: of the whole file, in bytes.
     """
+    metadata = metadata_of(header)
+    if metadata is None:
+        return Facts(size=size, safetensors=False)
+    text = canonical_json(metadata)
     return Facts(
         size=size,
         safetensors=True,
         header_size=len(header),
         header_sha256=sha256_hex(header),
-        metadata=metadata if len(metadata) <= INLINE_METADATA else None,
+        metadata=text if len(text) <= INLINE_METADATA else None,
+        architecture=architecture(json.loads(header)),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import references, render_data, render_file
 from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
+from layerbuild.targets import Report, builtins_of, check_provider, flavor_of, target_of, version_of
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
-from layerbuild.webui.releases import parse_version, version_of_commit
 from layerbuild.yamlfile import Document, KeyPath
 
 _IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -67,6 +67,7 @@ class ImageDeclaration:
             "compression": recipe.compression,
             "config": recipe.config.model_dump(mode="json"),
             "hf_home": self.target.hf_home,
+            "cache": [recipe.webui.cache_file, recipe.webui.cache_dir] if recipe.webui else [],
         }
         return sha256_hex(canonical_json(value).encode())[:16]
 
@@ -100,9 +101,6 @@ def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple
         return tuple(images)
     return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
 
-
-Report = Callable[[KeyPath, str, "str | None"], None]
-"""Is told path, message and hint of a problem."""
 
 _UNRENDERED = frozenset({"matrix", "vars"})
 _FIRST = frozenset({*_UNRENDERED, "name", "base", "platform", "webui", "hf_home", "owner"})
@@ -141,8 +139,8 @@ class _Expander:
         place, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         settled = place or Recipe()
-        name, target = settled.name or fallback, _target(settled)
-        context = {**variables, **_builtins(name, settled, target)}
+        name, target = settled.name or fallback, target_of(settled)
+        context = {**variables, **builtins_of(name, settled, target)}
         rendered |= render(raw.keys() - _FIRST, context)
         recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
@@ -231,39 +229,12 @@ class _Expander:
         return layer.model_copy(update={"files": files})
 
     def _finish_target(self, recipe: Recipe, target: Target, uses: list[LayerUse], report: Report) -> Target:
-        """The target with the webui's version; says what does not fit together."""
-        webuis = [use for use in uses if isinstance(use.layer, WebuiLayer)]
-        provided = recipe.webui.provided_by if recipe.webui else None
-        if len(webuis) > 1:
-            report(("layers",), f"two webui layers: {webuis[0].name} and {webuis[1].name}", "an image holds one webui")
-        if webuis and provided == "base":
-            report(
-                ("webui", "provided_by"), f"the base provides the webui, and {webuis[0].name} does too", "remove one"
-            )
-        if not webuis and provided == "layer":
-            report(
-                ("webui", "provided_by"), "no layer of this recipe is a webui", "add one, or say 'provided_by: base'"
-            )
-        if provided == "base" and recipe.base == "scratch":
-            report(
-                ("webui", "provided_by"), "'base: scratch' provides no webui", "name a base image or add a webui layer"
-            )
+        """The target with the webui's release and flavor; says what does not fit together."""
+        webuis = {use.name: use.layer for use in uses if isinstance(use.layer, WebuiLayer)}
         models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
-        if models and not webuis and recipe.webui is None:
-            hint = "say 'webui: {root: /stable-diffusion-webui, provided_by: base}', or add a webui layer"
-            report(("webui",), f"the recipe holds models ({models[0]} ...) and does not say where the webui lies", hint)
-        stated = [recipe.webui.version if recipe.webui else None]
-        for layer in (use.layer for use in webuis[:1]):
-            if isinstance(layer, WebuiLayer):
-                stated += [layer.version, version_of_commit(layer.source.rpartition("@")[2])]
-        versions = {text: parse_version(text) for text in stated if text is not None}
-        for text in (text for text, version in versions.items() if version is None):
-            report(("webui", "version"), f"{text!r} is no release", "write it like 1.10.1")
-        if len(set(versions.values())) > 1 and None not in versions.values():
-            message = f"the recipe, the webui layer and its commit name different releases: {', '.join(versions)}"
-            report(("webui", "version"), message, "leave 'version' out where the commit is a known release")
-        version = next(iter(versions.values()), None)
-        return replace(target, version=version)
+        check_provider(recipe, list(webuis), models, report)
+        layer = next(iter(webuis.values()), None)
+        return replace(target, version=version_of(recipe, layer, report), flavor=flavor_of(recipe, layer, report))
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""
@@ -276,36 +247,6 @@ class _Expander:
                     f" (the other is in {other.document.file})" if other.document is not image.document else ""
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
-
-
-def _target(recipe: Recipe) -> Target:
-    webui = recipe.webui
-    root = webui.root.rstrip("/") if webui else "/stable-diffusion-webui"
-    data = ((webui.data_dir if webui else None) or root).rstrip("/")
-    models = (webui.models_dir if webui else None) or f"{data}/models"
-    return Target(
-        root=root,
-        data_dir=data,
-        models_dir=models.rstrip("/"),
-        embeddings_dir=((webui.embeddings_dir if webui else None) or f"{data}/embeddings").rstrip("/"),
-        hf_home=recipe.hf_home.rstrip("/"),
-        uid=recipe.owner.uid,
-        gid=recipe.owner.gid,
-    )
-
-
-def _builtins(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:
-    """The values of `project.BUILTINS`."""
-    return {
-        "webui": {
-            "root": target.root,
-            "data_dir": target.data_dir,
-            "models_dir": target.models_dir,
-            "embeddings_dir": target.embeddings_dir,
-        },
-        "hf_home": target.hf_home,
-        "image": {"name": name, "platform": recipe.platform},
-    }
 
 
 def _has_template(raw: dict[str, Any]) -> bool:

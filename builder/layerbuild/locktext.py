@@ -86,7 +86,7 @@ def _pin(pin: Pin) -> dict[str, Any]:
     return {
         "source": pin.source,
         **_some(revision=pin.revision, ref=pin.ref, tree=pin.tree, listing=pin.listing, files=files),
-        **_some(absent=_FlowList(sorted(pin.absent))),
+        **_some(absent=_FlowList(sorted(pin.absent)), date=pin.date, version=pin.version),
     }
 
 
@@ -97,6 +97,7 @@ def _facts(facts: Facts) -> dict[str, Any]:
         header_size=facts.header_size,
         header_sha256=facts.header_sha256,
         addnet=facts.addnet,
+        architecture=facts.architecture,
         metadata=facts.metadata,
     )
     if facts.safetensors is not None:
@@ -197,7 +198,7 @@ class _Reader:
 
     def number(self, path: Path_, value: Any) -> int:
         if type(value) is not int or not 0 <= value < 2**63:
-            raise self.fail(path, "a size in bytes is expected")
+            raise self.fail(path, "a whole number that is not negative is expected")
         return value
 
     def matching(self, pattern: re.Pattern[str], path: Path_, value: Any) -> str:
@@ -240,7 +241,7 @@ class _Reader:
 
     def pin(self, path: Path_, value: Any) -> Pin:
         data = self.mapping(path, value)
-        self.only(path, data, {"source", "revision", "ref", "tree", "listing", "files", "absent"})
+        self.only(path, data, {"source", "revision", "ref", "tree", "listing", "files", "absent", "date", "version"})
         files = self.items((*path, "files"), data.get("files", []), self.file)
         seen: set[str] = set()
         for i, file in enumerate(files):
@@ -255,6 +256,8 @@ class _Reader:
             listing=self.maybe(path, data, "listing", self.hex64),
             files=files,
             absent=self.items((*path, "absent"), data.get("absent", []), self.safe_path),
+            date=self.maybe(path, data, "date", self.number),
+            version=self.maybe(path, data, "version", self.text),
         )
 
     def file(self, path: Path_, value: Any) -> PinnedFile:
@@ -272,7 +275,16 @@ class _Reader:
     def facts(self, path: Path_, value: Any) -> Facts:
         self.hex64(path, path[-1])
         data = self.mapping(path, value)
-        known = {"size", "git_blob", "safetensors", "header_size", "header_sha256", "metadata", "addnet"}
+        known = {
+            "size",
+            "git_blob",
+            "safetensors",
+            "header_size",
+            "header_sha256",
+            "metadata",
+            "addnet",
+            "architecture",
+        }
         self.only(path, data, known)
         safetensors = data.get("safetensors")
         if safetensors is not None and not isinstance(safetensors, bool):
@@ -285,6 +297,7 @@ class _Reader:
             header_sha256=self.maybe(path, data, "header_sha256", self.hex64),
             metadata=self.maybe(path, data, "metadata", self.text),
             addnet=self.maybe(path, data, "addnet", self.hex64),
+            architecture=self.maybe(path, data, "architecture", self.text),
         )
 
     def receipt(self, path: Path_, value: Any) -> Receipt:

@@ -77,6 +77,8 @@ class Pin:
         tree: id of the git tree.
         listing: sha256 of the git tree's listing (`sources.git.listing` says what it holds).
         absent: names proved absent at `revision` (Hugging Face snapshots).
+        date: the commit's time in Unix seconds (git).
+        version: the release that the tree's own changelog names first (the webui's tree).
     """
 
     source: str
@@ -86,6 +88,8 @@ class Pin:
     tree: str | None = None
     listing: str | None = None
     absent: tuple[str, ...] = ()
+    date: int | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,7 @@ class Facts:
         metadata: canonical JSON of the header's `__metadata__`; None where it is pending or was
             too long for the lock (then `header_sha256` names the document that holds it).
         addnet: sha256 of everything after the header, the webui's `hashes-addnet`.
+        architecture: see `webui.architecture`; None also where it is none of those.
     """
 
     size: int
@@ -128,6 +133,7 @@ class Facts:
     header_sha256: str | None = None
     metadata: str | None = None
     addnet: str | None = None
+    architecture: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +152,10 @@ class Target:
 
     Attributes:
         root, data_dir, models_dir, embeddings_dir: the webui's directories; absolute.
+        type_dirs: types of models, and the directory that a flag of the webui gives each of them.
+        checkpoint: path that `--ckpt` names; None without the flag.
+        cache_file: path of the hash cache, where `SD_WEBUI_CACHE_FILE` names it.
+        flavor: key of `webui.flavors.FLAVORS`.
         version: the webui's release as a tuple, None where nobody says (then the newest rules hold).
         directories: directories of the base whose attributes a layer that passes through them repeats.
     """
@@ -154,6 +164,10 @@ class Target:
     data_dir: str = "/stable-diffusion-webui"
     models_dir: str = "/stable-diffusion-webui/models"
     embeddings_dir: str = "/stable-diffusion-webui/embeddings"
+    type_dirs: tuple[tuple[str, str], ...] = ()
+    checkpoint: str | None = None
+    cache_file: str | None = None
+    flavor: str = "a1111"
     version: tuple[int, ...] | None = None
     hf_home: str = "/opt/huggingface"
     uid: int = 0

@@ -50,6 +50,8 @@ class _Layer(_Strict):
     homepage: str | None = Field(default=None, description="Page of the model or project; for people.")
 
 
+Flavor = Literal["a1111", "forge", "sdnext"]
+
 ModelType = Literal[
     "checkpoint",
     "lora",
@@ -132,9 +134,12 @@ class WebuiLayer(_Layer):
     kind: Literal["webui"]
     source: str = Field(description="git+https://HOST/REPOSITORY@COMMIT")
     version: str | None = Field(default=None, description="Release, e.g. 1.10.1. Default: known from the commit.")
-    flavor: Literal["a1111"] = Field(default="a1111", description="Which webui this is.")
+    flavor: Flavor = Field(default="a1111", description="Which webui this is.")
     repositories: dict[LayerName, str] = Field(
         default_factory=dict, description="Directory below repositories/ -> git source with its commit."
+    )
+    extensions: dict[LayerName, str] = Field(
+        default_factory=dict, description="Directory below extensions/ -> git source with its commit."
     )
 
 
@@ -193,10 +198,33 @@ class WebuiTarget(_Strict):
     provided_by: Literal["base", "layer"] | None = Field(
         default=None, description="'base' where the base image already holds the webui. Default: a webui layer."
     )
+    flavor: Flavor | None = Field(
+        default=None, description="Which webui this is. Default: the webui layer's, or a1111."
+    )
+    version: str | None = Field(default=None, description="Release, e.g. 1.10.1, where no webui layer tells it.")
     data_dir: Directory | None = Field(default=None, description="--data-dir. Default: root.")
     models_dir: Directory | None = Field(default=None, description="--models-dir. Default: <data_dir>/models.")
-    embeddings_dir: Directory | None = Field(default=None, description="Default: <data_dir>/embeddings.")
-    version: str | None = Field(default=None, description="Release, e.g. 1.10.1, where no webui layer tells it.")
+    embeddings_dir: Directory | None = Field(
+        default=None, description="--embeddings-dir. Default: <data_dir>/embeddings."
+    )
+    ckpt_dir: Directory | None = Field(default=None, description="--ckpt-dir: where checkpoints go instead.")
+    lora_dir: Directory | None = Field(default=None, description="--lora-dir: where Loras go instead.")
+    vae_dir: Directory | None = Field(default=None, description="--vae-dir: where VAEs go instead.")
+    hypernetwork_dir: Directory | None = Field(
+        default=None, description="--hypernetwork-dir: where hypernetworks go instead."
+    )
+    ckpt: FilePath | None = Field(
+        default=None,
+        description="--ckpt: the checkpoint of that name, or the only one of the image, lies at this path.",
+    )
+    cache_file: FilePath | None = Field(
+        default=None, description="SD_WEBUI_CACHE_FILE: another path for cache.json (1.6 and later)."
+    )
+    cache_dir: Directory | None = Field(
+        default=None,
+        description="SD_WEBUI_CACHE_DIR: where 1.9 and later keep their database; a child of a writable mount "
+        "that does not exist yet, for file systems that are read-only.",
+    )
     inspect: bool = Field(
         default=True,
         description="Read the base's directories at lock time, so that layers repeat their owner and mode. "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def gittree_samples() -> list[Instance]:
     pin = Pin(source=f"git+https://h/r@{COMMIT}", revision=COMMIT, tree="e" * 40, listing=sha256(LISTING))
     paths = {BARE: "/stable-diffusion-webui", OWNED: "/home/app/webui"}
     trees = [gittree.tree(pin, path, target, "webui") for target, path in paths.items()]
-    return [*trees, gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x")]
+    extension = gittree.tree(pin, "/opt/webui/extensions/x", BARE, "x", extension=True)
+    return [*trees, gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x"), extension]
 
 
 def files_samples() -> list[Instance]:
@@ -158,7 +159,10 @@ def hashcache_samples() -> list[Instance]:
             size=9, safetensors=True, header_size=len(HEADER), header_sha256=sha256(HEADER), addnet=SHA["d"]
         ),
     }
+    extensions = {"sd-x": Pin(source=f"git+https://h/r@{COMMIT}", ref="dev", date=1700000000)}
+    forge, sdnext = replace(BARE, flavor="forge"), replace(BARE, flavor="sdnext")
     found = [hashcache.hash_cache(models, facts, target, "i") for target in (BARE, OWNED)]
+    found += [hashcache.hash_cache(models, facts, target, "i", extensions) for target in (BARE, forge, sdnext)]
     return [instance for instance in found if instance is not None]
 
 

@@ -293,6 +293,30 @@ def test_old_histories_can_be_fetched(context: Context, repo: GitRepo) -> None:
     ]
 
 
+def test_a_small_text_of_the_tree(context: Context, repo: GitRepo) -> None:
+    repo.commit({**FILES, "latin": b"caf\xe9", "sub/latin": b"other"})
+    pin = resolve(context, "git+file:repo.git@main")
+    source = git_source(context)
+    assert source.read_text(pin, "webui.py", limit=1000) == "print()\n"
+    assert source.read_text(pin, "webui.py", limit=3) == "pri"
+    assert source.read_text(pin, "latin", limit=1000) == "caf\ufffd"
+    assert source.read_text(pin, "a-file", limit=1000) == ""
+    # Neither what is not there, nor what a link leads to.
+    assert source.read_text(pin, "gone", limit=1000) is None
+    assert source.read_text(pin, "a/link", limit=1000) is None
+    assert len(source.read_text(pin, "a/b/c.bin", limit=100) or "") <= 100
+
+
+def test_when_it_was_committed(context: Context, repo: GitRepo) -> None:
+    repo.commit(FILES)
+    assert resolve(context, "git+file:repo.git@main").date == 1704067200
+    tree = repo.git("rev-parse", "main^{tree}")
+    raw = f"tree {tree}\nauthor A <a@b.c> 1 +0000\ncommitter A <a@b.c> -86400 +0100\n\nm\n"
+    old = repo.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", data=raw.encode())
+    repo.git("update-ref", "refs/heads/old", old)
+    assert resolve(context, "git+file:repo.git@old").date == 0
+
+
 def test_a_listing_that_is_not_the_pinned_one(context: Context, repo: GitRepo) -> None:
     repo.commit(FILES)
     pin = resolve(context, "git+file:repo.git@main")

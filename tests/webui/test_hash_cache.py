@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from builders import SHA, Known, facts_of, sha256
 from layerbuild.errors import SourceError
 from layerbuild.kinds import describe, documents
 from layerbuild.kinds.hashcache import hash_cache
-from layerbuild.model import MTIME, Content, Facts, Target
-from layerbuild.webui.hashcache import PlacedModel, collisions, needed_facts, pending_facts
+from layerbuild.model import MTIME, Content, Facts, Pin, Target
+from layerbuild.webui.hashcache import PlacedModel, collisions, needed_facts, pending_facts, stores_extensions
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, place
 from layerbuild.webui.releases import COMMITS, PREFIXES, parse_version, version_of_commit
 from layerbuild.webui.safetensors import header_length, metadata_of, stored_metadata
@@ -143,12 +143,12 @@ def model(type_name: str, name: str, letter: str = "a", *, path: str | None = No
 )
 def test_facts_that_are_needed(type_name: str, name: str, version: tuple[int, ...] | None, needed: set[str]) -> None:
     placed = model(type_name, name)
-    assert needed_facts(placed, version) == needed
-    assert pending_facts(placed, version, None) == needed
-    assert pending_facts(placed, version, Facts(size=1)) == needed
-    assert pending_facts(placed, version, Facts(size=1, safetensors=True)) == needed - {"header"}
-    assert not pending_facts(placed, version, Facts(size=1, safetensors=True, addnet=SHA["b"]))
-    assert not pending_facts(placed, version, Facts(size=1, safetensors=False))
+    assert needed_facts(placed, Target(version=version)) == needed
+    assert pending_facts(placed, Target(version=version), None) == needed
+    assert pending_facts(placed, Target(version=version), Facts(size=1)) == needed
+    assert pending_facts(placed, Target(version=version), Facts(size=1, safetensors=True)) == needed - {"header"}
+    assert not pending_facts(placed, Target(version=version), Facts(size=1, safetensors=True, addnet=SHA["b"]))
+    assert not pending_facts(placed, Target(version=version), Facts(size=1, safetensors=False))
 
 
 @pytest.mark.parametrize("type_name", ["checkpoint", "lora"])
@@ -181,19 +181,78 @@ def test_header_lengths() -> None:
         assert header_length(prefix) is None
 
 
+# --- flavors ---------------------------------------------------------------------------------------
+
+
+def flavored(flavor: str, models: list[PlacedModel], **extensions: Pin) -> tuple[str, Any]:
+    """Path and content of the hash cache of a flavor."""
+    target = replace(TARGET, flavor=flavor)
+    known = {SHA[c]: Facts(size=1, safetensors=True, metadata="{}", addnet=SHA["f"]) for c in "abc"}
+    instance = hash_cache(models, known, target, "i", extensions)
+    assert instance is not None
+    entry = describe(instance, Known())[-1]
+    assert entry.data is not None
+    return entry.path, json.loads(entry.data)
+
+
+def test_forge_hashes_the_whole_lora() -> None:
+    lora = model("lora", "sub/l.safetensors")
+    assert needed_facts(lora, replace(TARGET, flavor="forge")) == {"header"}
+    path, cache = flavored("forge", [lora, model("checkpoint", "c.safetensors", "b")])
+    assert path == "w/cache.json"
+    assert cache["hashes-addnet"] == {"lora/l": {"mtime": float(MTIME), "sha256": SHA["a"]}}
+    assert set(cache["safetensors-metadata"]) == {"lora/l", "checkpoint/c.safetensors"}
+    # The same without any release of AUTOMATIC1111's being named: the fork began after 1.6.
+    old = replace(TARGET, flavor="forge", version=(1, 0))
+    assert needed_facts(model("checkpoint", "c.safetensors"), old) == {"header"}
+
+
+def test_sdnext_has_both_names_of_a_checkpoint_and_no_metadata() -> None:
+    models = [model("checkpoint", "sub/c.safetensors"), model("lora", "l.safetensors", "b"), model("embedding", "e.pt")]
+    path, cache = flavored("sdnext", models, ext=Pin(source=f"git+https://h/r@{'0' * 40}"))
+    assert path == "w/data/cache.json"
+    assert {section: list(entries) for section, entries in cache.items()} == {
+        "hashes": ["checkpoint/sub/c", "checkpoint/sub/c.safetensors", "textual_inversion/e"],
+        "hashes-addnet": ["lora/l"],
+    }
+    assert cache["hashes-addnet"]["lora/l"]["sha256"] == SHA["f"]
+    one, two = model("checkpoint", "a.ckpt"), model("checkpoint", "a.safetensors", "b")
+    assert collisions([one, two], replace(TARGET, flavor="sdnext")) == [(one, two, "checkpoint/a")]
+    assert collisions([one, two], TARGET) == []
+
+
+def test_extensions_are_what_git_would_say_of_them() -> None:
+    commit = "0123456789" * 4
+    pin = Pin(source=f"git+https://h/o/r@{commit}", ref="dev", revision=commit, date=1700000000)
+    _, cache = flavored("a1111", [], b=pin, a=replace(pin, ref=None, date=None))
+    value = {"remote": "https://h/o/r", "commit_date": 1700000000, "branch": "dev", "commit_hash": commit}
+    entry = {"mtime": float(MTIME), "value": {**value, "version": "01234567"}}
+    assert cache["extensions-git"]["b"] == entry
+    assert cache["extensions-git"]["a"]["value"] == {**entry["value"], "commit_date": 0, "branch": "main"}
+    assert list(cache["extensions-git"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("version", "stored"), [((1, 4, 0), False), ((1, 5, 0), True), (None, True)])
+def test_extensions_are_remembered_from_1_5_on(version: tuple[int, ...] | None, stored: bool) -> None:
+    pin = Pin(source=f"git+https://h/r@{'0' * 40}")
+    target = replace(TARGET, version=version)
+    assert stores_extensions(target) == stored
+    assert (hash_cache([], {}, target, "i", {"a": pin}) is not None) == stored
+
+
 # --- keys and collisions ---------------------------------------------------------------------------
 
 
 def test_two_models_under_one_key_are_found() -> None:
     first, second = model("lora", "x/a.safetensors"), model("lora", "y/a.pt", "b")
-    assert collisions([first, model("lora", "b.pt"), second]) == [(first, second, "lora/a")]
+    assert collisions([first, model("lora", "b.pt"), second], TARGET) == [(first, second, "lora/a")]
     first, second = model("embedding", "x/a.pt"), model("embedding", "a.bin", "b")
-    assert collisions([first, second]) == [(first, second, "textual_inversion/a")]
+    assert collisions([first, second], TARGET) == [(first, second, "textual_inversion/a")]
 
 
 def test_two_models_at_one_path_are_found_whatever_their_type() -> None:
     first, second = model("upscaler", "a.pth", path="/w/x"), model("vae", "b.pt", path="/w/x")
-    assert collisions([first, second]) == [(first, second, "/w/x")]
+    assert collisions([first, second], TARGET) == [(first, second, "/w/x")]
 
 
 def test_what_the_webui_can_tell_apart_is_no_collision() -> None:
@@ -209,7 +268,7 @@ def test_what_the_webui_can_tell_apart_is_no_collision() -> None:
         ("upscaler", "a.pth"),
         ("controlnet", "sub/a.pth"),
     ]
-    assert collisions([model(t, n) for t, n in names]) == []
+    assert collisions([model(t, n) for t, n in names], TARGET) == []
 
 
 def test_several_vaes_have_no_entry_and_one_has() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from layerbuild.audit.architecture import Architecture, architecture
 from layerbuild.audit.blobs import Blobs
 from layerbuild.audit.filesystem import Filesystem, Node
 from layerbuild.audit.interest import Interest, is_secret_path
@@ -17,6 +16,7 @@ from layerbuild.audit.webui import Model, Webui, find_webui, list_models
 from layerbuild.baseimage import BaseSource
 from layerbuild.progress import Progress
 from layerbuild.registry.manifests import layers_of, read_object
+from layerbuild.webui.architecture import Architecture, family_of_beginning
 from layerbuild.webui.modeltypes import is_safetensors
 from layerbuild.webui.releases import Version
 from layerbuild.webui.safetensors import PREFIX, header_length
@@ -71,12 +71,12 @@ class ImageView:
         length = header_length(start)
         if length is None:
             return None
-        found = architecture(start[: PREFIX + length])
+        found = family_of_beginning(start[: PREFIX + length])
         rest = min(length, _LARGEST_HEADER) + PREFIX - len(start)
         if found is None and 0 < rest <= self._headers_left:
             self._headers_left -= rest
             more = self.files.read(node, offset=len(start), length=rest)
-            found = architecture(start + (more or b""))
+            found = family_of_beginning(start + (more or b""))
         return found
 
 

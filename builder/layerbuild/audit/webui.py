@@ -10,12 +10,16 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from layerbuild.audit.filesystem import Filesystem, Node
 from layerbuild.audit.runtime import Command, Runtime
-from layerbuild.model import Content
-from layerbuild.webui.hashcache import FILENAME, PlacedModel
+from layerbuild.model import Content, Target
+from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
+from layerbuild.webui.flavors import FLAVORS
+from layerbuild.webui.hashcache import PlacedModel
+from layerbuild.webui.modeltypes import name_of_checkpoint
 from layerbuild.webui.releases import Version, parse_version
 
 Flavor = Literal["a1111", "forge", "sdnext"]
@@ -23,7 +27,6 @@ Flavor = Literal["a1111", "forge", "sdnext"]
 NAMES: Mapping[Flavor, str] = {"a1111": "A1111", "forge": "Forge", "sdnext": "SD.Next"}
 
 _PARTS = ("modules/launch_utils.py", "modules/launch.py", "modules/shared.py")
-_HEADING = re.compile(rb"^##? +v?(\d+(?:\.\d+)+)", re.MULTILINE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pt")
@@ -62,6 +65,22 @@ class Webui:
     def since(self, *version: int) -> bool:
         """Whether it is of that release or newer."""
         return self.version is None or self.version >= version
+
+    @cached_property
+    def target(self) -> Target:
+        """Itself as the rules of the hash cache take it."""
+        kinds = ("checkpoint", "lora", "vae", "hypernetwork")
+        return Target(
+            root=self.root,
+            data_dir=self.data_dir,
+            models_dir=self.models_dir,
+            embeddings_dir=self.directories["embedding"][0],
+            type_dirs=tuple((kind, self.directories[kind][-1]) for kind in kinds),
+            checkpoint=self.checkpoint,
+            cache_file=self.cache_file,
+            flavor=self.flavor,
+            version=self.version,
+        )
 
     @property
     def title(self) -> str:
@@ -125,7 +144,7 @@ def _describe(files: Filesystem, command: Command, root: str, known: Version | N
     data = directory("--data-dir", default=root)
     models = directory("--models-dir", "--model-ref", default=f"{data}/models")
     cache_file = command.env.get("SD_WEBUI_CACHE_FILE") if version is None or version >= (1, 6) else None
-    own = f"{data}/data/{FILENAME}" if flavor == "sdnext" else f"{data}/{FILENAME}"
+    own = f"{data}/{FLAVORS[flavor].cache}"
     has_directory = flavor != "sdnext" and (version is None or version >= (1, 9))
     cache_dir = command.env.get("SD_WEBUI_CACHE_DIR") or f"{data}/cache"
     checkpoint = command.flags.get("--ckpt")
@@ -155,10 +174,10 @@ def _several(own: str, named: str | None, root: str) -> tuple[str, ...]:
 
 def _version(files: Filesystem, root: str) -> Version | None:
     """By the first heading of its changelog."""
-    node = files.file(f"{root}/CHANGELOG.md")
-    text = files.read(node, length=min(node.size, 64 * 1024)) if node is not None else None
-    match = _HEADING.search(text or b"")
-    return parse_version(match[1].decode()) if match else None
+    node = files.file(f"{root}/{CHANGELOG}")
+    text = files.read(node, length=min(node.size, ENOUGH)) if node is not None else None
+    release = first_release((text or b"").decode("utf-8", errors="replace"))
+    return parse_version(release) if release else None
 
 
 def list_models(files: Filesystem, webui: Webui) -> list[Model]:
@@ -217,6 +236,8 @@ def _model(files: Filesystem, webui: Webui, kind: str, path: str) -> Model:
 
 def _name(webui: Webui, kind: str, path: str) -> str:
     """A model's name below its directory; the one that a flag names comes first, as in the webui."""
+    if kind == "checkpoint":
+        return name_of_checkpoint(path, webui.target)
     for directory in reversed(webui.directories[kind]):
         if path.startswith(f"{directory}/"):
             return path.removeprefix(f"{directory}/")

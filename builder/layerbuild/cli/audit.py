@@ -23,9 +23,9 @@ from layerbuild.baseimage import open_base
 from layerbuild.cli import options
 from layerbuild.cli.display import make_progress, print_json, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.compose import ComposedImage
+from layerbuild.compose import ComposedImage, environment
 from layerbuild.errors import LayerbuildError, LockError, UsageError
-from layerbuild.execute.build import Builder, environment
+from layerbuild.execute.build import Builder
 from layerbuild.image import config_json
 from layerbuild.locked import checked
 from layerbuild.model import Content

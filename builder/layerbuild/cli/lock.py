@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from layerbuild import locktext
+from layerbuild.advice import advise
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json
+from layerbuild.cli.installs import installs
 from layerbuild.cli.workspace import Workspace
+from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
 from layerbuild.execute.lock import Locker, Options
 from layerbuild.locked import RELOCK, drift
@@ -57,7 +60,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         new = _locker(workspace, old or Lock(), arguments).run()
         new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
         changed = locktext.write(workspace.project.lockfile, new)
-    _report(workspace, old, new, changed=changed, json_output=arguments["json_output"])
+    advice = [*map(str, advise(_composed(workspace, new), new)), *installs(workspace.context, old or Lock(), new)]
+    _report(workspace, old, new, advice, changed=changed, json_output=arguments["json_output"])
 
 
 def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locker:
@@ -108,6 +112,11 @@ def _without_blobs(workspace: Workspace, lock: Lock, names: frozenset[str]) -> L
     return replace(lock, receipts=receipts, images=images)
 
 
+def _composed(workspace: Workspace, lock: Lock) -> tuple[ComposedImage, ...]:
+    """The images that the lock holds."""
+    return compose([image for image in workspace.images if image.name in lock.images], lock)
+
+
 def _names_of(line: str) -> set[str]:
     """A layer's label, and the declaration that the label begins with (`webui/BLIP`)."""
     label = line.partition("/")[2].rpartition("@")[0]
@@ -131,20 +140,24 @@ def _check(workspace: Workspace, *, json_output: bool) -> None:
         click.echo(f"lockfile.yaml stands for {len(workspace.images)} images{waiting}")
 
 
-def _report(workspace: Workspace, old: Lock | None, new: Lock, *, changed: bool, json_output: bool) -> None:
+def _report(
+    workspace: Workspace, old: Lock | None, new: Lock, advice: list[str], *, changed: bool, json_output: bool
+) -> None:
     before = old.layers if old else {}
     moved = sorted(name for name, layer in new.layers.items() if name in before and before[name] != layer)
     added = sorted(set(new.layers) - set(before))
     removed = sorted(set(before) - set(new.layers))
     if json_output:
         changes = {"added": added, "moved": moved, "removed": removed}
-        print_json({"changed": changed, "layers": changes, "unlocked": dict(new.unlocked)})
+        print_json({"changed": changed, "layers": changes, "unlocked": dict(new.unlocked), "advice": advice})
         return
     for word, names in (("locked", added), ("moved", moved), ("removed", removed)):
         for name in names:
             click.echo(f"{word} {name}{_pins(new, name) if word != 'removed' else ''}")
     for name, reason in new.unlocked.items():
         click.secho(f"unlocked {name}: {reason}", fg="yellow")
+    for line in advice:
+        click.secho(f"note: {line}", fg="yellow")
     kept = len(new.layers) - len(added) - len(moved)
     written = "wrote lockfile.yaml" if changed else "lockfile.yaml is unchanged"
     click.echo(f"{written}: {len(new.images)} images, {len(new.layers)} layers ({kept} as before)")

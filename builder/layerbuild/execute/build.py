@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layerbuild.compose import MAX_LAYERS, ComposedImage, ComposedLayer
+from layerbuild.compose import MAX_LAYERS, ComposedImage, ComposedLayer, environment
 from layerbuild.errors import NotReproducible, ProjectError
 from layerbuild.execute.contents import Contents, in_threads
 from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Packer
 from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
-from layerbuild.kinds import huggingface
 from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
@@ -162,13 +161,6 @@ def _with_blob(receipt: Receipt | None, made: BuiltLayer) -> Receipt:
     if made.algorithm == "none" or made.blob in receipt.blobs:
         return receipt
     return replace(receipt, blobs=tuple(sorted((*receipt.blobs, made.blob), key=lambda blob: blob.encoding)))
-
-
-def environment(image: ComposedImage) -> dict[str, str]:
-    """Variables that the image's layers ask for: clients find the snapshots, and ask no network."""
-    if any(layer.kind == huggingface.KIND for layer in image.layers):
-        return {"HF_HOME": image.declaration.target.hf_home, "HF_HUB_OFFLINE": "1"}
-    return {}
 
 
 def parse_base(base: LockedBase, manifest: bytes, config: bytes) -> BaseImage:

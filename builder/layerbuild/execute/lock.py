@@ -13,12 +13,15 @@ from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
 from layerbuild.kinds.requests import declaration_digest
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
-from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest, canonical_json
+from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
-from layerbuild.schema import Layer, ModelLayer
+from layerbuild.schema import Layer, ModelLayer, WebuiLayer
 from layerbuild.sources import Context, source_for
+from layerbuild.sources.git import GitSource
 from layerbuild.store import Store
-from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
+from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
+from layerbuild.webui.flavors import FLAVORS
+from layerbuild.webui.safetensors import PREFIX, header_length
 
 ResolveBase = Callable[[str, str], str]
 """Reference and platform -> digest of the platform's manifest."""
@@ -102,13 +105,22 @@ class Locker:
         return self.options.update_all or bool({pin_key, name} & self.options.update)
 
     def _try_pin(self, item: tuple[str, str, PinRequest, Layer]) -> Pin | LayerbuildError:
-        pin_key, _, request, layer = item
+        pin_key, role, request, layer = item
         try:
             with self.progress.task(f"lock {pin_key}"):
                 pin = source_for(request.uri, self.context).resolve(request)
-                return self._with_sha256(pin_key, pin) if isinstance(layer, ModelLayer) else pin
+                if isinstance(layer, ModelLayer):
+                    return self._with_sha256(pin_key, pin)
+                if role == requests.WEBUI and isinstance(layer, WebuiLayer) and FLAVORS[layer.flavor].changelog:
+                    return self._with_version(pin)
+                return pin
         except SourceError as error:
             return error
+
+    def _with_version(self, pin: Pin) -> Pin:
+        """The webui's release by the first heading of its own changelog."""
+        text = GitSource(self.context).read_text(pin, CHANGELOG, limit=ENOUGH)
+        return replace(pin, version=first_release(text)) if text is not None else pin
 
     def _with_sha256(self, pin_key: str, pin: Pin) -> Pin:
         """A model's path is made of its sha256. Where the source has only git's name for a (small) file,
@@ -194,11 +206,8 @@ class Locker:
             header = contents.read_range(content, PREFIX, length)
         except SourceError:
             return None
-        metadata = metadata_of(header)
-        if metadata is None or len(header) != length:
-            return Facts(size=content.size, safetensors=False)
-        facts = header_facts(header, canonical_json(metadata), content.size)
-        if facts.metadata is None:
+        facts = header_facts(header if len(header) == length else b"", content.size)
+        if facts.safetensors and facts.metadata is None:
             self.store.add_document(header)
         return facts
 

@@ -13,13 +13,19 @@ REVISION = 1
 _MODES = {"100644": 0o644, "100755": 0o755}
 
 
-def tree(pin: Pin, path: str, target: Target, label: str) -> Instance:
-    """The tree of `pin` at the absolute `path`."""
+def tree(pin: Pin, path: str, target: Target, label: str, *, extension: bool = False) -> Instance:
+    """The tree of `pin` at the absolute `path`.
+
+    Args:
+        extension: whether it is an extension of the webui, which is looked up in the hash cache only
+            if it has a `.git`: an empty file serves.
+    """
     inputs = {
         "path": strip(path),
         "tree": pin.tree,
         "listing": pin.listing,
         "directories": base_directories([strip(path) + "/x"], target),
+        **({"extension": True} if extension else {}),
         **owner(target),
     }
     return instance(KIND, REVISION, inputs, label)
@@ -30,6 +36,8 @@ def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
     ids = {"uid": inputs["uid"], "gid": inputs["gid"]}
     root = inputs["path"]
     entries = []
+    if inputs.get("extension"):
+        entries.append(Entry(path=f"{root}/.git", type="file", mode=0o644, data=b"", **ids))
     for item in json.loads(knowledge.document(inputs["listing"])):
         path = f"{root}/{item['path']}"
         if item["mode"] == "120000":

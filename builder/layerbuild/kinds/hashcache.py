@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from layerbuild.kinds.base import Json, Knowledge, base_directories, instance, owner, strip, with_parents
-from layerbuild.model import Entry, Facts, Instance, Target
+from layerbuild.model import Entry, Facts, Instance, Pin, Target
+from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.hashcache import (
-    FILENAME,
     PlacedModel,
     cache_json,
+    cache_path,
+    extension_entry,
     hash_entry,
+    hash_keys,
     metadata_entry,
     pending_facts,
+    stores_extensions,
     stores_metadata,
 )
 from layerbuild.webui.safetensors import metadata_of, require_valid, stored_metadata
@@ -24,9 +29,13 @@ REVISION = 1
 
 
 def hash_cache(
-    models: Sequence[PlacedModel], facts: Mapping[str, Facts], target: Target, label: str
+    models: Sequence[PlacedModel],
+    facts: Mapping[str, Facts],
+    target: Target,
+    label: str,
+    extensions: Mapping[str, Pin] = MappingProxyType({}),
 ) -> Instance | None:
-    """The image's hash cache, None where no model of the image is ever hashed.
+    """The image's hash cache, None where nothing in the image is remembered by one.
 
     Every fact that `pending_facts` names must be known.
 
@@ -37,14 +46,16 @@ def hash_cache(
     vaes = sum(1 for model in models if model.keys.key == "vae")
     for model in sorted(models, key=lambda m: (m.type, m.name)):
         sha256 = model.content.sha256
-        assert sha256 is not None and not pending_facts(model, target.version, facts.get(sha256)), model
+        assert sha256 is not None and not pending_facts(model, target, facts.get(sha256)), model
         # One key for every VAE: with several, each would make the others stale.
         if model.keys.key == "vae" and vaes > 1:
             continue
         entries += _entries(model, sha256, facts.get(sha256), target)
+    if stores_extensions(target):
+        entries += [_extension(name, pin) for name, pin in sorted(extensions.items())]
     if not entries:
         return None
-    path = strip(f"{target.data_dir}/{FILENAME}")
+    path = strip(cache_path(target))
     version = list(target.version) if target.version else None
     inputs = {"path": path, "version": version, "entries": entries, "directories": base_directories([path], target)}
     return instance(KIND, REVISION, {**inputs, **owner(target)}, label)
@@ -54,19 +65,27 @@ def _entries(model: PlacedModel, sha256: str, facts: Facts | None, target: Targe
     keys = model.keys
     entries: list[dict[str, Any]] = []
     header: dict[str, Any] = {}
-    if stores_metadata(model, target.version) or keys.section == "hashes-addnet":
+    flavor = FLAVORS[target.flavor]
+    if stores_metadata(model, target) or keys.section == "hashes-addnet":
         assert facts is not None
         require_valid(f"{model.layer} ({model.name})", facts.safetensors)
         header = {"metadata": facts.metadata} if facts.metadata is not None else {"header": facts.header_sha256}
-    if keys.section == "hashes":
-        entries.append({"section": "hashes", "key": keys.key, "sha256": sha256})
+    if keys.section == "hashes" and keys.key is not None:
+        entries += [{"section": "hashes", "key": key, "sha256": sha256} for key in hash_keys(model, target)]
     elif keys.section == "hashes-addnet":
         assert facts is not None
+        value = facts.addnet if flavor.addnet_skips_header else sha256
         # Whether the metadata itself names a hash, which spares the entry, is decided with the header.
-        entries.append({"section": "hashes-addnet", "key": keys.key, "sha256": facts.addnet, **header})
-    if stores_metadata(model, target.version):
+        entries.append({"section": "hashes-addnet", "key": keys.key, "sha256": value, **header})
+    if stores_metadata(model, target):
         entries.append({"section": "safetensors-metadata", "key": keys.metadata, "type": model.type, **header})
     return entries
+
+
+def _extension(name: str, pin: Pin) -> dict[str, Any]:
+    repository, _, commit = pin.source.removeprefix("git+").rpartition("@")
+    value = extension_entry(repository, pin.ref or "main", commit, pin.date or 0)
+    return {"section": "extensions-git", "key": name, "entry": value}
 
 
 def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
@@ -80,6 +99,8 @@ def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
         if item["section"] == "safetensors-metadata":
             model_type = cast(Literal["checkpoint", "lora"], item["type"])
             section[item["key"]] = metadata_entry(stored_metadata(metadata, model_type, version))
+        elif item["section"] == "extensions-git":
+            section[item["key"]] = item["entry"]
         elif item["section"] == "hashes-addnet" and metadata.get("sshs_model_hash"):
             continue  # The webui takes the hash from the metadata and never asks the cache.
         else:

@@ -20,6 +20,11 @@ def repository(directory: str) -> str:
     return f"repositories/{directory}"
 
 
+def extension(directory: str) -> str:
+    """Role of one of the webui's extensions."""
+    return f"extensions/{directory}"
+
+
 def requests(layer: Layer) -> dict[str, PinRequest]:
     """Every pin that `layer` needs. A files layer without sources needs none."""
     if isinstance(layer, ModelLayer):
@@ -32,7 +37,8 @@ def requests(layer: Layer) -> dict[str, PinRequest]:
         return {SNAPSHOT: PinRequest(uri=layer.source, files=wanted, absent=absent)}
     if isinstance(layer, WebuiLayer):
         checkouts = {repository(d): PinRequest(uri=uri) for d, uri in layer.repositories.items()}
-        return {WEBUI: PinRequest(uri=layer.source), **checkouts}
+        extensions = {extension(d): PinRequest(uri=uri) for d, uri in layer.extensions.items()}
+        return {WEBUI: PinRequest(uri=layer.source), **checkouts, **extensions}
     return _of_files(layer)
 
 

@@ -9,6 +9,7 @@ filters, no export-ignore. Objects are verified by git as they arrive.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class GitSource:
             ref=revision if revision != commit else None,
             tree=cache.tree(commit),
             listing=sha256_hex(self._listing(cache, commit, shown(address.repository))),
+            date=cache.date(commit),
         )
 
     def listing(self, pin: Pin) -> bytes:
@@ -108,6 +110,15 @@ class GitSource:
                 position += len(chunk)
                 if start < stop:
                     yield chunk[start:stop]
+
+    def read_text(self, pin: Pin, path: str, *, limit: int) -> str | None:
+        """The first `limit` bytes of a text file of the tree; None if there is no such regular file."""
+        for item in json.loads(self.listing(pin)):
+            if item["path"] == path and item["mode"] != "120000":
+                file = PinnedFile(path=path, content=Content(size=item["size"], git_blob=item["blob"]))
+                data = b"".join(self.open(pin, file, length=limit))
+                return data.decode("utf-8", errors="replace")
+        return None
 
     def _open(self, pin: Pin) -> tuple[GitCache, str, str]:
         address = self._parse(pin.source)

@@ -100,6 +100,11 @@ class GitCache:
         """Id of the commit's tree."""
         return _must(self._local().run("rev-parse", "--verify", f"{commit}^{{tree}}")).decode().strip()
 
+    def date(self, commit: str) -> int:
+        """When it was committed, in Unix seconds; 0 for a commit that claims a time before 1970."""
+        text = _must(self._local().run("show", "--no-patch", "--format=%ct", commit)).decode().strip()
+        return int(text) if text.isdigit() else 0
+
     def list_tree(self, commit: str) -> bytes:
         """`git ls-tree -r -l -z` of the commit's whole tree."""
         return _must(self._local().run("ls-tree", "-r", "-l", "-z", "--full-tree", commit, limit=256 * 1024 * 1024))

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from layerbuild.model import MTIME, Content, Facts
-from layerbuild.webui.modeltypes import MODEL_TYPES, CacheKeys, is_safetensors
-
-FILENAME = "cache.json"
+from layerbuild.model import MTIME, Content, Facts, Target
+from layerbuild.webui.flavors import FLAVORS
+from layerbuild.webui.modeltypes import MODEL_TYPES, CacheKeys, is_safetensors, short_names
 
 _METADATA_SINCE = {"checkpoint": (1, 6), "lora": (1, 5)}
+_HASHED_SINCE = {"lora": (1, 3), "embedding": (1, 5), "vae": (1, 6)}
+_EXTENSIONS_SINCE = (1, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +47,62 @@ class PlacedModel:
 FactName = Literal["header", "addnet"]
 
 
-def needed_facts(model: PlacedModel, version: tuple[int, ...] | None) -> frozenset[FactName]:
+def cache_path(target: Target) -> str:
+    """Absolute path of the hash cache."""
+    return target.cache_file or f"{target.data_dir}/{FLAVORS[target.flavor].cache}"
+
+
+def needed_facts(model: PlacedModel, target: Target) -> frozenset[FactName]:
     """Which facts of the file's content its entries need, beyond its sha256."""
     needed: set[FactName] = set()
-    if stores_metadata(model, version):
+    if stores_metadata(model, target):
         needed.add("header")
     if model.keys.section == "hashes-addnet":
-        needed |= {"header", "addnet"}
+        # A Lora whose metadata names its hash has no entry.
+        needed.add("header")
+        if FLAVORS[target.flavor].addnet_skips_header:
+            needed.add("addnet")
     return frozenset(needed)
 
 
-def pending_facts(model: PlacedModel, version: tuple[int, ...] | None, facts: Facts | None) -> frozenset[FactName]:
+def pending_facts(model: PlacedModel, target: Target, facts: Facts | None) -> frozenset[FactName]:
     """Those of `needed_facts` that nobody has learnt yet."""
     known = set()
     if facts is not None and facts.safetensors is not None:
         known.add("header")
         if not facts.safetensors or facts.addnet is not None:
             known.add("addnet")
-    return needed_facts(model, version) - known
+    return needed_facts(model, target) - known
 
 
-def stores_metadata(model: PlacedModel, version: tuple[int, ...] | None) -> bool:
-    """Whether the webui of `version` (None: the newest) stores the header's metadata."""
+def stores_metadata(model: PlacedModel, target: Target) -> bool:
+    """Whether the target's webui stores the header's metadata. Without a version, the newest one's rule."""
     since = _METADATA_SINCE.get(model.type)
-    return since is not None and is_safetensors(model.name) and (version is None or version >= since)
+    if since is None or not FLAVORS[target.flavor].metadata or not is_safetensors(model.name):
+        return False
+    return _knows(target, since)
 
 
-def collisions(models: Iterable[PlacedModel]) -> list[tuple[PlacedModel, PlacedModel, str]]:
+def _knows(target: Target, since: tuple[int, ...]) -> bool:
+    """Whether the target's webui has what AUTOMATIC1111's has from release `since` on. Its forks have it all."""
+    return target.version is None or target.flavor != "a1111" or target.version >= since
+
+
+def stores_extensions(target: Target) -> bool:
+    """Whether the target's webui remembers what git says of extensions."""
+    return FLAVORS[target.flavor].extensions and _knows(target, _EXTENSIONS_SINCE)
+
+
+def hash_keys(model: PlacedModel, target: Target) -> list[str]:
+    """Keys under which the target's webui looks the file's hash up; none where it never hashes it."""
+    if model.keys.key is None or not _knows(target, _HASHED_SINCE.get(model.type, ())):
+        return []
+    if model.type == "checkpoint" and FLAVORS[target.flavor].short_checkpoint_keys:
+        return [f"checkpoint/{name}" for name in short_names(model.path, target)]
+    return [model.keys.key]
+
+
+def collisions(models: Iterable[PlacedModel], target: Target) -> list[tuple[PlacedModel, PlacedModel, str]]:
     """Pairs of models that the webui would take for one another, with the path or key they share."""
     found = []
     paths: dict[str, PlacedModel] = {}
@@ -82,11 +112,13 @@ def collisions(models: Iterable[PlacedModel]) -> list[tuple[PlacedModel, PlacedM
         if other is not model:
             found.append((other, model, model.path))
             continue
-        if model.keys.key is None or not model.keys.unique:
+        if not model.keys.unique:
             continue
-        other = keys.setdefault(model.keys.key, model)
-        if other is not model:
-            found.append((other, model, model.keys.key))
+        for key in hash_keys(model, target):
+            other = keys.setdefault(key, model)
+            if other is not model:
+                found.append((other, model, key))
+                break
     return found
 
 
@@ -106,3 +138,19 @@ def hash_entry(sha256: str) -> dict[str, Any]:
 def metadata_entry(value: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of `safetensors-metadata`."""
     return {"mtime": float(MTIME), "value": dict(value)}
+
+
+def extension_entry(remote: str, branch: str, commit: str, date: int) -> dict[str, Any]:
+    """An entry of `extensions-git` (`modules/extensions.py:Extension.cached_fields`).
+
+    Args:
+        date: the commit's time in Unix seconds.
+    """
+    value = {
+        "remote": remote,
+        "commit_date": date,
+        "branch": branch,
+        "commit_hash": commit,
+        "version": commit[:8],
+    }
+    return {"mtime": float(MTIME), "value": value}

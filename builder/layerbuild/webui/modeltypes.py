@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerbuild.model import Target
+from layerbuild.webui.flavors import FLAVORS
 
 Section = Literal["hashes", "hashes-addnet"]
 
@@ -105,9 +106,62 @@ MODEL_TYPES = {
 }
 
 
+def checkpoint_directories(target: Target) -> tuple[str, ...]:
+    """Where the webui lists checkpoints: the directory of `--ckpt-dir`, and its own."""
+    return (*(d for kind, d in target.type_dirs if kind == "checkpoint"), f"{target.models_dir}/Stable-diffusion")
+
+
+def name_of_checkpoint(path: str, target: Target) -> str:
+    """What the webui calls a checkpoint at an absolute path: the part below its directories, else the
+    file's name.
+
+    As `modules/sd_models.py:CheckpointInfo` has it: by the beginning of the path as text, and without
+    the directory wherever that occurs in it.
+    """
+    for directory in checkpoint_directories(target):
+        if path.startswith(directory):
+            return path.replace(directory, "").removeprefix("/")
+    return posixpath.basename(path)
+
+
+def short_names(path: str, target: Target) -> list[str]:
+    """What SD.Next may call a checkpoint: with and without extension where it lists checkpoints, else by
+    its path, relative to SD.Next itself if it lies there (`modules/sd_checkpoint.py:CheckpointInfo`)."""
+    for directory in checkpoint_directories(target):
+        if path.startswith(f"{directory}/"):
+            name = path[len(directory) + 1 :]
+            return [name, posixpath.splitext(name)[0]]
+    name = path.removeprefix(f"{target.root}/")
+    return [posixpath.basename(path), posixpath.splitext(name)[0]]
+
+
+_FLAGS = {
+    "checkpoint": "--ckpt-dir",
+    "lora": "--lora-dir",
+    "vae": "--vae-dir",
+    "hypernetwork": "--hypernetwork-dir",
+}
+
+
+def flags(target: Target) -> list[str]:
+    """Words for the webui's command line that make it look where `target` puts things."""
+    below = target.models_dir if FLAVORS[target.flavor].embeddings_below_models else target.data_dir
+    directories = [
+        ("--data-dir", target.data_dir, target.root),
+        ("--models-dir", target.models_dir, f"{target.data_dir}/models"),
+        ("--embeddings-dir", target.embeddings_dir, f"{below}/embeddings"),
+    ]
+    words = [word for flag, path, default in directories if path != default for word in (flag, path)]
+    words += [word for kind, path in target.type_dirs for word in (_FLAGS[kind], path)]
+    return [*words, *(("--ckpt", target.checkpoint) if target.checkpoint else ())]
+
+
 def place(type_name: str, name: str, target: Target, directory: str | None = None) -> str:
     """Absolute path of a model called `name` (may hold a sub-folder) in the image."""
     model_type = MODEL_TYPES[type_name]
+    for kind, flagged in target.type_dirs:
+        if kind == type_name and directory is None:
+            return posixpath.join(flagged, name)
     base = target.embeddings_dir if model_type.anchor == "embeddings" else target.models_dir
     folder = directory if directory is not None else model_type.directory
     return posixpath.join(base, folder, name) if folder else posixpath.join(base, name)

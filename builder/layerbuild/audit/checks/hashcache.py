@@ -16,7 +16,7 @@ from layerbuild.audit.findings import Cost, Finding, When
 from layerbuild.audit.limits import MAX_CACHE, hostile
 from layerbuild.audit.view import ImageView
 from layerbuild.audit.webui import Model, Webui
-from layerbuild.webui.hashcache import stores_metadata
+from layerbuild.webui.hashcache import hash_keys, stores_metadata
 from layerbuild.webui.safetensors import MAX_HEADER, PREFIX, header_length, metadata_of
 
 _LOCK = "build the image with layerbuild, which computes the hash cache, or write this entry"
@@ -47,15 +47,10 @@ def check(view: ImageView) -> Iterator[Finding]:
     loaded = _loaded(view)
     several = len(view.of_type("vae")) > 1
     for model in view.models:
-        if _is_hashed(model, view.webui) and not (model.placed.type == "vae" and several):
-            yield from _entry(view, model, cache, "start" if model is loaded else "use")
+        keys = hash_keys(model.placed, view.webui.target)
+        if keys and not (model.placed.type == "vae" and several):
+            yield from _entry(view, model, keys, cache, "start" if model is loaded else "use")
             yield from _metadata(view.webui, model, cache)
-
-
-def _is_hashed(model: Model, webui: Webui) -> bool:
-    """Whether this release hashes such models: the first with a section for them."""
-    since = {"lora": (1, 3), "embedding": (1, 5), "vae": (1, 6)}.get(model.placed.type)
-    return since is None or webui.since(*since)
 
 
 def _loaded(view: ImageView) -> Model | None:
@@ -153,12 +148,12 @@ def _corrupt(path: str) -> Finding:
     )
 
 
-def _entry(view: ImageView, model: Model, cache: _Cache, when: When) -> Iterator[Finding]:
-    keys, node = model.placed.keys, model.node
-    if keys.section is None or keys.key is None:
-        return
-    entry = (cache.sections or {}).get(keys.section, {}).get(keys.key)
-    where = f"{keys.section} / {keys.key}"
+def _entry(view: ImageView, model: Model, keys: list[str], cache: _Cache, when: When) -> Iterator[Finding]:
+    section, node = model.placed.keys.section or "", model.node
+    entries = (cache.sections or {}).get(section, {})
+    # SD.Next's releases differ in the key: one of them is enough.
+    key = next((key for key in keys if key in entries), keys[0])
+    entry, where = entries.get(key), f"{section} / {key}"
     mtime, sha256 = (entry.get("mtime"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
     paths = (model.placed.path,)
     if not isinstance(mtime, int | float) or not isinstance(sha256, str):
@@ -243,8 +238,7 @@ def _names_its_hash(view: ImageView, model: Model, cache: _Cache) -> bool:
 
 def _metadata(webui: Webui, model: Model, cache: _Cache) -> Iterator[Finding]:
     key = model.placed.keys.metadata
-    # SD.Next keeps metadata in a file of its own
-    if key is None or webui.flavor == "sdnext" or not stores_metadata(model.placed, webui.version):
+    if key is None or not stores_metadata(model.placed, webui.target):
         return
     stored = (cache.sections or {}).get("safetensors-metadata", {}).get(key)
     mtime = stored.get("mtime") if isinstance(stored, dict) else None

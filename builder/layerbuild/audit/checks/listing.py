@@ -23,7 +23,7 @@ def check(view: ImageView) -> Iterator[Finding]:
             hint="audit the image that a worker is started from",
         )
         return
-    for one, other, key in collisions(model.placed for model in view.models):
+    for one, other, key in collisions((model.placed for model in view.models), view.webui.target):
         yield Finding(
             id="keys-collide",
             severity="error",
