@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fixtures.web import Answer, Asked, Web
 from layerbuild import http
+from layerbuild.addresses import redact
 from layerbuild.errors import SourceError, Unreachable
-from layerbuild.http import Body, Client, Policy, chunks, is_loopback, redact, retry_after
+from layerbuild.http import Body, Client, Policy, chunks, is_loopback, retry_after
 
 BEARER = {"Authorization": "Bearer secret-token"}
 

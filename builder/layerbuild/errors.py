@@ -17,7 +17,7 @@
 
 Each error has three parts, and the command line prints them in this order: `message` (what failed,
 and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
-them may ever contain a secret: addresses go through `layerbuild.http.redact` first.
+them may ever contain a secret: addresses go through `layerbuild.addresses.redact` first.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from layerbuild import __version__
+from layerbuild.addresses import origin, redact
 from layerbuild.errors import SourceError, Unreachable
 
 BLOCK = 1024 * 1024
@@ -34,27 +35,6 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _LONGEST_WAIT = 60.0
-
-
-def redact(url: str) -> str:
-    """`url` as it may be shown: no user info, no query, no fragment. Signed addresses carry their
-    secret in the query."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(an address that cannot be parsed)"
-    query = "…" if parts.query else ""
-    return urlunsplit((parts.scheme, host + port, parts.path, query, ""))
-
-
-def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: what a credential belongs to (RFC 6454)."""
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
 
 
 def is_loopback(host: str) -> bool:

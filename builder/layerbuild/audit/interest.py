@@ -15,6 +15,7 @@ _KIB = 1024
 _NAMES = {
     "cache.json": MAX_CACHE,
     "config.json": 256 * _KIB,
+    "install.py": 64 * _KIB,
     "version.txt": 64,
     "webui-user.sh": 64 * _KIB,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import requests
 
-from layerbuild import http
+from layerbuild import addresses, http
 from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, SourceError
 
 _LARGEST_ERROR = 64 * 1024
@@ -37,7 +37,7 @@ class Refusal:
 def clean(text: str) -> str:
     """`text` from outside as it may be shown: one line, at most 300 characters, addresses redacted."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = _URL.sub(lambda match: http.redact(match.group()), text)
+    text = _URL.sub(lambda match: addresses.redact(match.group()), text)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
 
-from layerbuild import http
+from layerbuild import addresses, http
 from layerbuild.errors import DestinationError, SourceError, Unreachable
 from layerbuild.registry import answers
 from layerbuild.registry.credentials import Credential, Lookup, Secret
@@ -215,13 +215,13 @@ class Authenticator:
     def _token_server(self, realm: str) -> str:
         """The host of a token server that may be given the credentials."""
         try:
-            scheme, host, _ = http.origin(realm)
+            scheme, host, _ = addresses.origin(realm)
         except ValueError:
             scheme = host = ""
         if not host or scheme not in (("https",) if self._secure else ("https", "http")):
             raise DestinationError(
                 f"the registry {self._host} names no usable place to get a token from",
-                cause=f"{http.redact(realm)!r} is not an {'https' if self._secure else 'HTTP'} address",
+                cause=f"{addresses.redact(realm)!r} is not an {'https' if self._secure else 'HTTP'} address",
                 hint="ask whoever runs the registry",
             )
         return host

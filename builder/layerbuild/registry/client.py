@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import oras.provider
 import requests
 
-from layerbuild import http
+from layerbuild import addresses, http
 from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, NotFound, Unreachable
 from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry import answers, receiving
@@ -275,13 +275,13 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         scopes: tuple[str, ...] | None = None,
     ) -> requests.Response:
         scopes = scopes_for(method, url) if scopes is None else scopes
-        ours = http.origin(url) == http.origin(self._base)
+        ours = addresses.origin(url) == addresses.origin(self._base)
         for attempt in range(1, _TRIES_WITH_LOGIN + 1):
             login = self._logins.header(scopes) if ours else None
             sent = dict(headers or {}, **({"Authorization": login.reveal()} if login else {}))
             response = client.request(method, url, headers=sent, body=data, follow=method in ("GET", "HEAD"))
             # A refusal by the place that we were redirected to is not about our login.
-            here = ours and http.origin(response.url) == http.origin(self._base)
+            here = ours and addresses.origin(response.url) == addresses.origin(self._base)
             if response.status_code not in (401, 403) or not here or attempt == _TRIES_WITH_LOGIN:
                 return response
             try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
-from layerbuild import http
+from layerbuild import addresses
 from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
 from layerbuild.model import Readable
 
@@ -71,13 +71,13 @@ def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
     """
     try:
         target = urljoin(url, location or "")
-        scheme = http.origin(target)[0]
+        scheme = addresses.origin(target)[0]
     except ValueError:
         target = scheme = ""
     if not location or scheme not in ("http", "https") or (url.startswith("https:") and scheme == "http"):
         raise DestinationError(
             f"the registry {host} names no usable place to upload to",
-            cause=f"its Location is {http.redact(target)!r}" if location else "its answer has no Location",
+            cause=f"its Location is {addresses.redact(target)!r}" if location else "its answer has no Location",
             hint="if it is behind a proxy, that proxy must pass on X-Forwarded-Proto and Host",
         )
     return UploadSession(location=target)

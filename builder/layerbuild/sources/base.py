@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
-from layerbuild import http
+from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
@@ -231,7 +231,7 @@ def shown(uri: str) -> str:
     if not colon:
         return words(uri)
     if scheme.lower() in ("http", "https"):
-        return words(http.redact(uri))
+        return words(addresses.redact(uri))
     host, slash, path = rest.partition("/")
     if scheme.lower().startswith("git+"):
         host = host.rpartition("@")[2]

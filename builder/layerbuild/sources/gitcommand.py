@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from layerbuild import http
+from layerbuild import addresses
 from layerbuild.errors import AccessDenied, NotFound, SourceError, Unreachable
 from layerbuild.sources.base import words
 
@@ -186,4 +186,4 @@ def _tail(stderr: IO[bytes]) -> str:
     stderr.seek(max(0, end - 4096))
     lines = stderr.read().decode(errors="replace").splitlines()
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote: "))] or lines
-    return words(_URL.sub(lambda match: http.redact(match[0]), "; ".join(telling[-6:])), limit=500)
+    return words(_URL.sub(lambda match: addresses.redact(match[0]), "; ".join(telling[-6:])), limit=500)

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from layerbuild import http, paths
+from layerbuild import addresses, http, paths
 from layerbuild.errors import AccessDenied, NotFound, SourceError
 from layerbuild.model import Content
 from layerbuild.sources.base import Context, is_hex, is_size, words
@@ -118,7 +118,7 @@ def _endpoint(environ: Mapping[str, str]) -> str:
         good = False
     if not good or "@" in parts.netloc or parts.query or parts.fragment or not endpoint.isprintable():
         raise SourceError(
-            f"HF_ENDPOINT is not the address of a Hub: {http.redact(endpoint)}",
+            f"HF_ENDPOINT is not the address of a Hub: {addresses.redact(endpoint)}",
             hint=f"set it to something like {DEFAULT_ENDPOINT}, without a user name",
         )
     return endpoint

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import requests
 
-from layerbuild import http
+from layerbuild import addresses
 from layerbuild.errors import AccessDenied, SourceError
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.paths import safe_relative
@@ -50,7 +50,7 @@ class WebSource:
             agree(request, content, who="the server")
         else:
             if size is None:
-                require_online(self._context, f"the size of {http.redact(url)}")
+                require_online(self._context, f"the size of {addresses.redact(url)}")
                 size = probe_size(self._remote(url, None))
             content = Content(sha256=sha256, size=size)
         return Pin(source=url, files=(PinnedFile(path=_name(url), content=content),))
@@ -63,16 +63,16 @@ class WebSource:
             ContentMismatch: another size than the pinned one.
         """
         url = _checked(pin.source)
-        require_online(self._context, f"the content of {http.redact(url)}")
+        require_online(self._context, f"the content of {addresses.redact(url)}")
         return read(self._remote(url, file.content.size), offset=offset, length=length)
 
     def _remote(self, url: str, size: int | None, *, pinned: bool = True) -> Remote:
-        what = http.redact(url)
+        what = addresses.redact(url)
         check = partial(_check, url)
         return Remote(client=self._context.client, url=url, what=what, check=check, size=size, pinned=pinned)
 
     def _fetch_once(self, url: str) -> Content:
-        what = http.redact(url)
+        what = addresses.redact(url)
         require_online(self._context, f"the sha256 of {what}")
         digest, size = hashlib.sha256(), 0
         with self._context.progress.task(f"hashing {what}") as task:
@@ -86,7 +86,7 @@ class WebSource:
 
 def _checked(uri: str) -> str:
     """`uri` without its fragment, if it may be asked for and may stand in a lock."""
-    shown = http.redact(uri)
+    shown = addresses.redact(uri)
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port
@@ -113,11 +113,11 @@ def _checked(uri: str) -> str:
 def _name(url: str) -> str:
     """The last component of the address's path, decoded."""
     name = unquote(urlsplit(url).path.rpartition("/")[2]).rpartition("/")[2]
-    return safe_relative(name or "download", origin=http.redact(url))
+    return safe_relative(name or "download", origin=addresses.redact(url))
 
 
 def _check(url: str, response: requests.Response) -> None:
-    what = http.redact(url)
+    what = addresses.redact(url)
     error = refusal(response, what)
     if error is not None:
         raise error

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from layerbuild.addresses import redact
+
 NAME = "install.py"
 MAX_SIZE = 1024 * 1024
 """Bytes. A longer script is not read."""
@@ -122,3 +124,26 @@ def _text(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)
     return ""
+
+
+_SHOWN = 8
+_SHOWN_LENGTH = 120
+
+
+def words(script: InstallScript) -> str:
+    """What `script` would do, in words; empty where it is idle. Addresses are shown without their secrets."""
+    if script.unreadable:
+        return "cannot be read, and may fetch anything"
+    packages = [word for word in script.packages if word.strip(UNKNOWN)]
+    if len(packages) < len(script.packages) and not script.requirements:
+        packages.append("what only a run can name")
+    parts = (
+        ("installs", [*packages, *script.requirements]),
+        ("downloads", [redact(address) for address in script.addresses]),
+    )
+    return " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= _SHOWN_LENGTH else f"{name[:_SHOWN_LENGTH]}..." for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

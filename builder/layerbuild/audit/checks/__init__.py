@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerbuild.audit.checks import (
     bytecode,
+    extensions,
     fetched,
     hashcache,
     huggingface,
@@ -21,6 +22,7 @@ _CHECKS = (
     huggingface.check,
     fetched.check,
     launch.check,
+    extensions.check,
     bytecode.check,
     layers.check,
     secrets.check,

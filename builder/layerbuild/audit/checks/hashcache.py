@@ -29,7 +29,7 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cache:
+class Cache:
     """A `cache.json`. `sections` is None where whatever is there is not read by the webui."""
 
     path: str
@@ -40,7 +40,7 @@ def check(view: ImageView) -> Iterator[Finding]:
     """The file itself, then every model against it."""
     if view.webui is None:
         return
-    cache, findings = _read(view, view.webui)
+    cache, findings = read_cache(view, view.webui)
     yield from findings
     if cache.sections is None:
         return
@@ -74,25 +74,26 @@ def _setting(view: ImageView) -> str | None:
     return chosen.partition(" [")[0] if isinstance(chosen, str) else None
 
 
-def _read(view: ImageView, webui: Webui) -> tuple[_Cache, list[Finding]]:
+def read_cache(view: ImageView, webui: Webui) -> tuple[Cache, list[Finding]]:
+    """The hash cache as the webui would read it, and what is wrong with it as a whole."""
     files, path = view.files, webui.cache_file
     node = files.file(path)
     hidden = webui.cache_dir if webui.cache_dir and files.is_directory(webui.cache_dir) else None
     if node is None:
         if hidden and files.file(f"{hidden}/hashes/cache.db"):
-            return _Cache(path=path, sections=None), [_database(hidden)]
-        return _Cache(path=path, sections={}), []
+            return Cache(path=path, sections=None), [_database(hidden)]
+        return Cache(path=path, sections={}), []
     if hidden:
-        return _Cache(path=path, sections={}), [_hidden(path, hidden)]
+        return Cache(path=path, sections={}), [_hidden(path, hidden)]
     if node.size > MAX_CACHE:
         raise hostile(f"{view.reference}: {path}", f"it has {node.size} bytes")
     data = files.read(node)
     if data is None:
-        return _Cache(path=path, sections=None), [_unread(path)]
+        return Cache(path=path, sections=None), [_unread(path)]
     sections = _sections(data)
     if sections is None:
-        return _Cache(path=path, sections={}), [_corrupt(path)]
-    return _Cache(path=path, sections=sections), []
+        return Cache(path=path, sections={}), [_corrupt(path)]
+    return Cache(path=path, sections=sections), []
 
 
 def _sections(data: bytes) -> Sections | None:
@@ -148,7 +149,7 @@ def _corrupt(path: str) -> Finding:
     )
 
 
-def _entry(view: ImageView, model: Model, keys: list[str], cache: _Cache, when: When) -> Iterator[Finding]:
+def _entry(view: ImageView, model: Model, keys: list[str], cache: Cache, when: When) -> Iterator[Finding]:
     section, node = model.placed.keys.section or "", model.node
     entries = (cache.sections or {}).get(section, {})
     # SD.Next's releases differ in the key: one of them is enough.
@@ -220,7 +221,7 @@ def _contradiction(view: ImageView, model: Model, sha256: str, where: str) -> It
     )
 
 
-def _names_its_hash(view: ImageView, model: Model, cache: _Cache) -> bool:
+def _names_its_hash(view: ImageView, model: Model, cache: Cache) -> bool:
     """Whether a Lora's own metadata holds its hash: then the webui computes none."""
     key = model.placed.keys.metadata
     if model.placed.type != "lora" or key is None:
@@ -236,7 +237,7 @@ def _names_its_hash(view: ImageView, model: Model, cache: _Cache) -> bool:
     return bool(header and (metadata_of(header) or {}).get("sshs_model_hash"))
 
 
-def _metadata(webui: Webui, model: Model, cache: _Cache) -> Iterator[Finding]:
+def _metadata(webui: Webui, model: Model, cache: Cache) -> Iterator[Finding]:
     key = model.placed.keys.metadata
     if key is None or not stores_metadata(model.placed, webui.target):
         return
