@@ -13,10 +13,10 @@ from execute.conftest import Works
 from fixtures.hub import Hub
 from fixtures.project import BIG, safetensors
 from layerbuild import compress
-from layerbuild.compose import ComposedLayer
 from layerbuild.errors import ContentMismatch, LockError, NotReproducible, ProjectError, SourceError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.images import ImageDeclaration
+from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Blob, Receipt, canonical_json
 

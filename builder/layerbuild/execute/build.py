@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layerbuild.compose import MAX_LAYERS, ComposedImage, ComposedLayer, environment
+from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
 from layerbuild.errors import NotReproducible, ProjectError
 from layerbuild.execute.contents import Contents, in_threads
 from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Packer
 from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
+from layerbuild.layering import ComposedLayer
 from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex

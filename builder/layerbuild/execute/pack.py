@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from layerbuild import compress, kinds
-from layerbuild.compose import ComposedLayer
 from layerbuild.digests import CHUNK, feed
 from layerbuild.errors import ContentMismatch, LockError, NotReproducible
 from layerbuild.execute.contents import Contents
 from layerbuild.image import BuiltLayer
 from layerbuild.kinds import gittree
+from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Blob, Content, Instance, Receipt
 from layerbuild.progress import Progress

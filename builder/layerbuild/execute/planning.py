@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from layerbuild.baseimage import BaseSource
-from layerbuild.compose import ComposedImage, ComposedLayer
+from layerbuild.compose import ComposedImage
 from layerbuild.destinations import Destination
 from layerbuild.errors import LayerbuildError
 from layerbuild.execute import survey
 from layerbuild.execute.build import Builder
+from layerbuild.layering import ComposedLayer
 from layerbuild.plan import Plan, PlannedLayer, Want, transfers
 from layerbuild.store import Store
 
