@@ -19,6 +19,7 @@ from builders import SHA
 from layerbuild import locktext
 from layerbuild.errors import LockError
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
+from layerbuild.lockparse import parse
 from layerbuild.model import Blob, Content, Directory, Facts, Pin, PinnedFile, Receipt
 from layerbuild.paths import unsafe_reason
 
@@ -98,18 +99,18 @@ TEXT = locktext.dump(LOCK)
 
 def fault(text: str) -> LockError:
     with pytest.raises(LockError) as caught:
-        locktext.parse(text)
+        parse(text)
     assert caught.value.hint
     return caught.value
 
 
 def test_round_trip_of_everything() -> None:
-    assert locktext.parse(TEXT) == LOCK
-    assert locktext.dump(locktext.parse(TEXT)) == TEXT
+    assert parse(TEXT) == LOCK
+    assert locktext.dump(parse(TEXT)) == TEXT
 
 
 def test_an_empty_lock() -> None:
-    assert locktext.parse(locktext.dump(Lock())) == Lock()
+    assert parse(locktext.dump(Lock())) == Lock()
 
 
 def test_the_text_is_meant_to_be_reviewed() -> None:
@@ -323,8 +324,8 @@ def locks(draw: st.DrawFn) -> Lock:
 @given(locks())
 def test_every_lock_round_trips(lock: Lock) -> None:
     text = locktext.dump(lock)
-    assert locktext.parse(text) == lock
-    assert locktext.dump(locktext.parse(text)) == text
+    assert parse(text) == lock
+    assert locktext.dump(parse(text)) == text
     assert yaml.safe_load(text)["version"] == 1
 
 
@@ -393,8 +394,9 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from layerbuild import locktext
+from layerbuild.lockparse import parse
 from layerbuild.errors import LockError
-lock = locktext.parse(Path(sys.argv[1]).read_text())
+lock = parse(Path(sys.argv[1]).read_text())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
