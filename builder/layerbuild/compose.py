@@ -87,6 +87,7 @@ def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
         maker.add(use)
     buckets = maker.share_layers(locked.buckets if locked else None)
     maker.derived()
+    maker.check_paths()
     return ComposedImage(
         declaration=image,
         base=base,

@@ -25,6 +25,13 @@ def _directory(value: str) -> str:
     return value
 
 
+def _own_directory(value: str) -> str:
+    path = _directory(value).strip("/")
+    if path == "opt" or f"{path}/".startswith("opt/weights/"):
+        raise ValueError(f"{value!r} is shared by every image: use a directory of its own")
+    return value
+
+
 def _place(value: str) -> str:
     return value if value == "/" else _directory(value)
 
@@ -74,7 +81,7 @@ Hex64 = Annotated[str, StringConstraints(pattern=_HEX64)]
 Commit = Annotated[str, StringConstraints(pattern=_HEX40)]
 Mode = Annotated[str, StringConstraints(pattern=_MODE)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_place)]
-Directory = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_directory)]
+Directory = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_own_directory)]
 FilePath = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_file)]
 RelativePath = Annotated[str, AfterValidator(_below)]
 LinkTarget = Annotated[str, AfterValidator(_link)]

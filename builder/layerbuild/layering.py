@@ -17,8 +17,9 @@ from layerbuild.images import ImageDeclaration, LayerUse
 from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, requests, weights
 from layerbuild.lockmodel import Lock, layer_line
 from layerbuild.model import Content, Instance, Pin, Target
+from layerbuild.paths import parents
 from layerbuild.schema import FilesLayer, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
-from layerbuild.webui.hashcache import FactName, PlacedModel, pending_facts, stores_extensions
+from layerbuild.webui.hashcache import FactName, PlacedModel, cache_path, pending_facts, stores_extensions
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, name_of_checkpoint, place
 
 Algorithm = Literal["none", "zstd", "gzip"]
@@ -65,10 +66,11 @@ class LayerMaker:
         self.links: dict[str, str] = {}
         self.extensions: dict[str, Pin] = {}
         self._taken: dict[str, str] = {}
+        self._leaves: dict[str, LayerUse] = {}
+        self._refs: dict[tuple[str, str], str] = {}
         self.pending: dict[str, frozenset[FactName]] = {}
         self._seen: set[str] = set()
         self._sizes: dict[str, int | None] = {}
-        self._files: dict[str, str] = {}
 
     def add(self, use: LayerUse) -> None:
         """The layers that a declaration stands for itself, and what it wants of the derived ones."""
@@ -79,6 +81,7 @@ class LayerMaker:
             self._model(use, layer, pins)
         elif isinstance(layer, HuggingFaceLayer):
             pin = self._sized(pins[requests.SNAPSHOT])
+            self._find_by_name(use, layer, pin)
             self._put(huggingface.snapshot(layer, pin, self.target, use.name), "huggingface")
             self._weights([f.content for f in pin.files if huggingface.is_weights(f.content)], use.name)
         elif isinstance(layer, WebuiLayer):
@@ -95,12 +98,41 @@ class LayerMaker:
                 self._put(tree, "extensions")
         elif isinstance(layer, FilesLayer):
             for path in layer.files:
-                if self._files.setdefault(path, use.name) != use.name:
-                    other = self._files[path]
-                    raise _refused(
-                        use, f"{path} is also a file of layer {other}, in image {self.image.name}", "keep one"
-                    )
+                self._occupy(path, use)
             self._put(files.files(layer, pins, self.target, use.name), "files")
+
+    def _find_by_name(self, use: LayerUse, layer: HuggingFaceLayer, pin: Pin) -> None:
+        """Two revisions of one repository cannot both be found by one name."""
+        folder, revision = huggingface.repository_of(layer), layer.revision or pin.revision or ""
+        for ref in {*layer.refs, *([pin.ref] if pin.ref else [])}:
+            if self._refs.setdefault((folder, ref), revision) != revision:
+                message = f"another revision of the repository is called {ref!r} in image {self.image.name}"
+                raise _refused(use, message, "give one of the two layers 'refs: []' or other names")
+
+    def _occupy(self, path: str, use: LayerUse) -> None:
+        """Two models at one path are told of by what they share with the webui; see `collisions`."""
+        other = self._leaves.setdefault(path, use)
+        if other is not use and FilesLayer in (type(other.layer), type(use.layer)):
+            message = f"{path} is also a file of layer {other.name}, in image {self.image.name}"
+            raise _refused(use, message, "keep one")
+
+    def check_paths(self) -> None:
+        """No file may lie where the image's links, models and hash cache go, or where they need a directory.
+
+        Files of the webui's own tree may be replaced: that is what a files layer is for.
+
+        Raises:
+            ProjectError: layers of the image would destroy each other's files.
+        """
+        cache = cache_path(self.target)
+        if any(layer.kind == hashcache.KIND for layer in self.layers) and cache in self._leaves:
+            raise _refused(self._leaves[cache], f"{cache} is the hash cache of image {self.image.name}", "leave it out")
+        for path in (*self._leaves, *([cache] if self.models else [])):
+            for parent in parents(path.strip("/")):
+                blocking = self._leaves.get(f"/{parent}")
+                if blocking is not None:
+                    message = f"/{parent} is a file of this layer, and {path} lies below it in image {self.image.name}"
+                    raise _refused(blocking, message, "choose another place for one of them")
 
     def _model(self, use: LayerUse, layer: ModelLayer, pins: Mapping[str, Pin]) -> None:
         pin = pins[requests.MODEL]
@@ -128,9 +160,8 @@ class LayerMaker:
             assert what.sha256 is not None
             if self._taken.setdefault(where, what.sha256) != what.sha256:
                 hint = "give one of the models another 'filename'"
-                raise ProjectError(
-                    [use.document.problem(use.path, f"another model already puts a file at {where}", hint)]
-                )
+                raise _refused(use, f"another model already puts a file at {where}", hint)
+            self._occupy(where, use)
             if layer.links == "file":
                 self._put(files.placed_model(where, what, self.target, use.name), "weights")
             else:

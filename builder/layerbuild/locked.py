@@ -98,8 +98,8 @@ def differences(image: ComposedImage, lock: Lock) -> list[str]:
         return [f"{image.name}: its model files share layers in another way than the lock says"]
     if listed == made:
         return []
-    # Facts may have been learnt on another machine since: a pending line matches any key.
-    loose = {line.rpartition("@")[0] for line in listed if line.endswith(f"@{PENDING}")}
+    # Facts may have been learnt since, or be missing here: a pending line matches any key.
+    loose = {line.rpartition("@")[0] for line in (*listed, *made) if line.endswith(f"@{PENDING}")}
     found = [
         f"{image.name}: {line} is not in the lock"
         for line in made
@@ -108,7 +108,7 @@ def differences(image: ComposedImage, lock: Lock) -> list[str]:
     found += [
         f"{image.name}: the lock lists {line}, which the declarations do not give"
         for line in listed
-        if line not in made and not line.endswith(f"@{PENDING}")
+        if line not in made and line.rpartition("@")[0] not in loose
     ]
     if not found and not loose:
         found = [f"{image.name}: the lock lists its layers in another order"]

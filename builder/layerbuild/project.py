@@ -85,7 +85,7 @@ def load(root: Path) -> Project:
     if not (own.is_dir() and catalog.is_dir() and own.samefile(catalog)):
         layers.update(_load_layers(catalog, "catalog", problems))
     layers.update(_load_layers(own, "layers", problems))
-    recipes = tuple(_load_documents(root / "recipes", "recipes", problems))
+    recipes = tuple(_load_documents(root / "recipes", "recipes", problems, needed=True))
     for document in recipes:
         problems += check(Recipe, document.data, document, (), before_rendering=True)[1]
         problems += _check_variables(document.data, document, ())
@@ -94,7 +94,9 @@ def load(root: Path) -> Project:
     return Project(root=root, layers=layers, recipes=recipes)
 
 
-def _load_documents(directory: Path, shown: str, problems: list[Problem]) -> Iterable[Document]:
+def _load_documents(
+    directory: Path, shown: str, problems: list[Problem], *, needed: bool = False
+) -> Iterable[Document]:
     for path in sorted(directory.glob("*.y*ml")):
         if path.suffix not in (".yaml", ".yml") or path.name.startswith("."):
             continue
@@ -105,6 +107,8 @@ def _load_documents(directory: Path, shown: str, problems: list[Problem]) -> Ite
             continue
         if isinstance(document.data, dict):
             yield document
+        elif document.data is None and needed:
+            problems.append(document.problem((), "this file is empty", "write a recipe into it, or delete it"))
         elif document.data is not None:
             problems.append(document.problem((), "this file must hold a mapping, 'key: value' lines"))
 
@@ -161,6 +165,15 @@ def _check_variables(raw: Any, document: Document, path: KeyPath) -> Iterator[Pr
                 yield document.problem(here, f"{name!r} is layerbuild's own variable", "choose another name")
             elif not name.isascii() or not name.isidentifier():
                 yield document.problem(here, "not a variable name", "use letters, digits and '_'")
+            places = (
+                [here]
+                if section == "vars"
+                else [(*here, i) for i in range(len(value if isinstance(value, list) else ()))]
+            )
+            for place in places:
+                if place in document.rewritten:
+                    message = f"{document.rewritten[place]} is read as a number, and written out as another text"
+                    yield document.problem(place, message, "put it in quotes")
             values = [value] if section == "vars" else value
             if isinstance(values, list) and any(has_markup(item) for item in values):
                 yield document.problem(here, "a variable's value is plain: {{ }} is not rendered here")

@@ -7,8 +7,9 @@ blow a small file up (the "billion laughs"). Errors name file, line and key.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A parsed file: its data, and where each key and item stands (1-based lines)."""
+    """A parsed file: its data, and where each key and item stands (1-based lines).
+
+    `rewritten` holds the text of numbers that a string made of them would not repeat: 1.10 is 1.1.
+    """
 
     file: str
     data: Any
     lines: Mapping[KeyPath, int]
+    rewritten: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def line(self, path: KeyPath) -> int | None:
         """The line of `path`, or of the nearest thing around it."""
@@ -71,7 +76,7 @@ def parse(text: str, file: str) -> Document:
     data = None if root is None else reader.read(root, ())
     if reader.problems:
         raise ProjectError(reader.problems)
-    return Document(file=file, data=data, lines=reader.lines)
+    return Document(file=file, data=data, lines=reader.lines, rewritten=reader.rewritten)
 
 
 def load(path: Path, name: str) -> Document:
@@ -117,6 +122,7 @@ class _Reader:
         self._limit = limit
         self.file = file
         self.lines: dict[KeyPath, int] = {}
+        self.rewritten: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
         self._nodes = 0
         self._scalars = yaml.constructor.SafeConstructor()
@@ -185,8 +191,19 @@ class _Reader:
         if isinstance(value, float) and not math.isfinite(value):
             self._fail(node, path, f"{node.value!r} is no finite number", "write a number, or put it in quotes")
             return None
+        if _loses_text(node.value, value):
+            self.rewritten[path] = node.value
         if isinstance(value, str | int | float | bool) or value is None:
             return value
         # A date or binary: nobody writes one here on purpose.
         self._fail(node, path, f"{node.value!r} is read as a {type(value).__name__}", "put it in quotes")
         return None
+
+
+def _loses_text(text: str, value: Any) -> bool:
+    """Whether a number is written in a way that a string made of it would not repeat: 1.10, 0755, 1:30."""
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and str(value) != text) or (
+        isinstance(value, float) and re.fullmatch(r"[-+]?[0-9]+\.[0-9]+", text) is not None and str(value) != text
+    )

@@ -41,7 +41,7 @@ class Recorder:
     def full_name(self, repository: str) -> str:
         return f"team/{repository}"
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has(self, repository: str, digest: str, size: int | None = None) -> bool:
         return digest in self.blobs.get(repository, set())
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:

@@ -164,10 +164,10 @@ class Workspace:
             if what is None or isinstance(what, Directory):
                 result[path] = what
             else:
-                hint = "let the recipe's webui directories name where that link leads, or use another base"
-                problems.append(
-                    Problem(file=base.reference, message=f"/{path} is no directory there ({what})", hint=hint)
-                )
+                leads = f" to {what.target}" if what.target else ""
+                message = f"/{path} is a {what.type}{leads} there, and a layer needs it as a directory"
+                hint = "name the directory that it leads to, choose another place, or use another base"
+                problems.append(Problem(file=base.reference, message=message, hint=hint))
         if problems:
             raise ProjectError(problems)
         return result

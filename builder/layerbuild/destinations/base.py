@@ -26,8 +26,12 @@ class Destination(Protocol):
     def full_name(self, repository: str) -> str:
         """The repository as the destination itself names it, its prefix included."""
 
-    def has(self, repository: str, digest: str) -> bool:
-        """Whether a manifest of `repository` may name the blob `digest` now."""
+    def has(self, repository: str, digest: str, size: int | None = None) -> bool:
+        """Whether a manifest of `repository` may name the blob `digest` now.
+
+        Args:
+            size: bytes that it must have; one of another size is damaged, and counts as absent.
+        """
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
         """Makes a blob that is already at this destination known in `repository`.

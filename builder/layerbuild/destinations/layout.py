@@ -60,9 +60,12 @@ class LayoutDestination:
         """See `Destination.full_name`: a layout has no prefix."""
         return repository
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has(self, repository: str, digest: str, size: int | None = None) -> bool:
         """See `Destination.has`. All images of a layout share its blobs."""
-        return is_digest(digest) and blob_path(self._path, digest).is_file()
+        if not is_digest(digest):
+            return False
+        path = blob_path(self._path, digest)
+        return path.is_file() and (size is None or path.stat().st_size == size)
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
         """See `Destination.mount`: nothing to do where blobs are shared."""

@@ -42,9 +42,10 @@ class RegistryDestination:
         name = f"{self._prefix}/{repository}" if self._prefix else repository
         return check_repository(name, where=f"{self.name.rstrip('/')}/{repository}")
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has(self, repository: str, digest: str, size: int | None = None) -> bool:
         """See `Destination.has`."""
-        return self._client.head_blob(self.full_name(repository), digest) is not None
+        found = self._client.head_blob(self.full_name(repository), digest)
+        return found is not None and size in (None, found)
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
         """See `Destination.mount`. The session that a refusal leaves is kept for `put`."""

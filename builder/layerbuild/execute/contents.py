@@ -41,11 +41,13 @@ class Contents:
         self._context = context
         self._progress = progress
         self._origins: dict[str, Origin] = {}
+        self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
         self._headers = {f.header_sha256: (sha256, f.header_size or 0) for sha256, f in lock.files.items()}
         for name, layer in lock.layers.items():
             for pin in layer.pins.values():
+                self._names.setdefault(pin.source, []).append(name)
                 if pin.listing:
                     self._trees[pin.listing] = (name, pin)
                 for file in pin.files:
@@ -141,10 +143,11 @@ class Contents:
         for origin in origins:
             now = by_path.get(origin.file.path)
             if now is None or now.sha256 != origin.file.content.sha256:
+                updates = " ".join(f"--update {name}" for name in self._names[uri])
                 raise ContentMismatch(
                     f"{origin.name}: {uri} ({origin.file.path}) has changed since it was locked",
                     cause=f"its sha256 is {now.sha256 if now else 'unknown'}, locked is {origin.file.content.sha256}",
-                    hint=f"run 'layerbuild lock --update {origin.name}' if that is right",
+                    hint=f"run 'layerbuild lock {updates}' if that is right",
                 )
 
     def _fetch_document(self, sha256: str) -> None:

@@ -16,10 +16,10 @@ _CANDIDATES = 3
 
 def present(wants: Iterable[Want], destination: Destination) -> dict[str, frozenset[str]]:
     """Digest -> images whose repository has the blob."""
-    pairs = [(want.digest, image) for want in wants if want.digest for image in want.images]
-    answers = in_threads(lambda pair: destination.has(pair[1], pair[0]), pairs, parallel=_PARALLEL)
+    pairs = [(want.digest, image, want.size) for want in wants if want.digest for image in want.images]
+    answers = in_threads(lambda pair: destination.has(pair[1], pair[0], pair[2]), pairs, parallel=_PARALLEL)
     found: dict[str, set[str]] = {}
-    for (digest, image), there in zip(pairs, answers, strict=True):
+    for (digest, image, _), there in zip(pairs, answers, strict=True):
         if there:
             found.setdefault(digest, set()).add(image)
     return {digest: frozenset(images) for digest, images in found.items()}

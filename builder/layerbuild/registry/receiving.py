@@ -55,4 +55,6 @@ def verified(pieces: Iterator[bytes], digest: str, what: str) -> Iterator[bytes]
 
 def mismatch(what: str, cause: str) -> ContentMismatch:
     """The error for `what` is there and is not what it should be."""
-    return ContentMismatch(f"{what} is damaged", cause=cause, hint="push it again, or take another copy")
+    return ContentMismatch(
+        f"{what} is damaged", cause=cause, hint="take another copy; in a layout delete that file, and push again"
+    )
