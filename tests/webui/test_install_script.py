@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerbuild.webui.installscript import MAX_SIZE, InstallScript, parse
+from layerbuild.webui.installscript import MAX_SIZE, InstallScript, parse, words
 
 CONTROLNET = '''
 """Installs https://example.org/in-a-docstring and requirements.txt."""
@@ -59,7 +59,7 @@ def test_pip_as_a_command_and_the_hub() -> None:
     ],
 )
 def test_scripts_that_fetch_nothing(text: str) -> None:
-    assert parse(text).idle
+    assert words(parse(text)) == ""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_scripts_that_fetch_nothing(text: str) -> None:
 def test_scripts_that_cannot_be_parsed_may_fetch_anything(text: str) -> None:
     script = parse(text)
     assert script.unreadable
-    assert not script.idle
+    assert words(script)
 
 
 def test_invalid_escapes_are_no_warning_of_ours() -> None:

@@ -11,18 +11,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from layerbuild.audit.filesystem import Filesystem, Node
 from layerbuild.audit.runtime import Command, Runtime
 from layerbuild.model import Content, Target
+from layerbuild.schema import Flavor
 from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
 from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.hashcache import PlacedModel
 from layerbuild.webui.modeltypes import name_of_checkpoint
 from layerbuild.webui.releases import Version, parse_version
-
-Flavor = Literal["a1111", "forge", "sdnext"]
 
 NAMES: Mapping[Flavor, str] = {"a1111": "A1111", "forge": "Forge", "sdnext": "SD.Next"}
 

@@ -45,11 +45,6 @@ class InstallScript:
     requirements: tuple[str, ...] = ()
     unreadable: bool = False
 
-    @property
-    def idle(self) -> bool:
-        """Whether it names nothing that a start would fetch."""
-        return not (self.packages or self.addresses or self.requirements or self.unreadable)
-
 
 def parse(text: str) -> InstallScript:
     """What `text`, an `install.py` or its first `MAX_SIZE` bytes, would fetch."""
@@ -131,7 +126,7 @@ _SHOWN_LENGTH = 120
 
 
 def words(script: InstallScript) -> str:
-    """What `script` would do, in words; empty where it is idle. Addresses are shown without their secrets."""
+    """What `script` would do, in words; empty where it fetches nothing. Addresses are shown without their secrets."""
     if script.unreadable:
         return "cannot be read, and may fetch anything"
     packages = [word for word in script.packages if word.strip(UNKNOWN)]
