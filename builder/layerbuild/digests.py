@@ -40,7 +40,7 @@ class GitBlob:
     def __init__(self, size: int) -> None:
         self._hash = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         self._hash.update(data)
 
     def hexdigest(self) -> str:
