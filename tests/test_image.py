@@ -50,7 +50,7 @@ def test_bytes_are_frozen() -> None:
     data = config_json(recipe, {"HF_HOME": "/opt/huggingface"}, None, [_layer("a"), _layer("b", "none")])
     assert sha256(data) == "5cfd163b7052bf156ea8e82dc00f40879df44780eb8728b47d3592c0d831f85d"
     manifest = manifest_json(recipe, None, [_layer("a"), _layer("b", "none")], _DESCRIPTOR)
-    assert sha256(manifest) == "02f83db6a1d7f562de64cc5822bd2a95d2948059f080442a6ea2b4aefc410b3c"
+    assert sha256(manifest) == "a7b2ca25ba0bc500bc59c1a04f9d7e54f4abec778aad473a7f20388a9c537ef6"
 
 
 def test_environment_keeps_the_bases_order_and_the_recipe_wins() -> None:
@@ -128,7 +128,10 @@ def test_annotations() -> None:
     local = BaseImage(reference="oci:base:1", digest=_DIGEST, manifest={"layers": []}, config={})
     assert _manifest(local)["annotations"] == {digest: _DIGEST}
     layer = _manifest(None)["layers"][0]
-    assert layer["annotations"] == {"dev.layerbuild.diff-id": _layer().diff_id, "dev.layerbuild.key": "a" * 64}
+    known = {"dev.layerbuild.diff-id": _layer().diff_id, "dev.layerbuild.key": "a" * 64}
+    assert layer["annotations"] == {**known, "dev.layerbuild.encoding": "zstd"}
+    plain = _layer(algorithm="none").descriptor
+    assert dict(plain.annotations) == {**known, "dev.layerbuild.diff-id": plain.digest}
 
 
 def test_skopeo_takes_config_and_manifest(tmp_path: Path) -> None:
