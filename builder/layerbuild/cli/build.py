@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,11 +10,14 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.execute.build import BuiltImage
+from layerbuild.execute.build import Builder, BuiltImage, distinct
+from layerbuild.execute.rebuild import Rebuilder, refuse
+from layerbuild.images import ImageDeclaration
 
 
 @click.command("build")
 @click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@click.option("--check", "check_only", is_flag=True, help="Make every layer again, and compare it with its receipts.")
 @options.insecure
 @options.frozen
 @options.as_json
@@ -23,10 +27,16 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Fetches what is needed into the store, hashes each file once, and writes receipts and facts into
     lockfile.yaml. It writes no image: 'layerbuild push' does, to a registry or to oci:DIR.
+
+    With --check no receipt is believed: every layer is made again from its contents and compared with what
+    the lock and the store say of it. Nothing is recorded; exit code 1 if any differs.
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     selected = workspace.select(arguments["patterns"])
     builder = workspace.builder(workspace.lock())
+    if arguments["check_only"]:
+        _check(builder, selected, json_output=arguments["json_output"])
+        return
     built = builder.run(selected)
     changed = workspace.record(builder, built, frozen=arguments["frozen"])
     if arguments["json_output"]:
@@ -34,6 +44,17 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         return
     rows = [[image.composed.name, str(len(image.layers)), size(total(image)), image.digest[:19]] for image in built]
     print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+
+
+def _check(builder: Builder, selected: Sequence[ImageDeclaration], *, json_output: bool) -> None:
+    wanted = distinct(builder.composed(selected))
+    layers = Rebuilder(packer=builder.packer, lock=builder.lock).run(list(wanted.values()))
+    if json_output:
+        print_json({"layers": [layer.as_json() for layer in layers]})
+    else:
+        rows = [[layer.title, size(layer.made.size if layer.made else None), layer.status] for layer in layers]
+        print_table(["LAYER", "SIZE", "RECEIPT"], rows, right=frozenset({1}))
+    refuse(layers)
 
 
 def total(image: BuiltImage) -> int:

@@ -66,20 +66,26 @@ class Builder:
             NotReproducible: a layer came out different from its receipt.
             SourceError: a content cannot be had.
         """
-        composed = checked(self.images, selected, self.lock)
-        if any(image.pending for image in composed):
-            self.learn(composed)
-            composed = checked(self.images, selected, self.lock)
-        layers: dict[tuple[str, str], ComposedLayer] = {}
-        for image in composed:
-            for layer in image.layers:
-                assert layer.instance is not None
-                layers.setdefault((layer.instance.key, layer.algorithm), layer)
+        composed = self.composed(selected)
+        layers = distinct(composed)
         results = in_threads(self.packer.build, list(layers.values()))
         built = dict(zip(layers, results, strict=True))
         bases = {image.base.digest: image.base for image in composed if image.base}
         fetched = dict(zip(bases, in_threads(self.fetch_base, list(bases.values())), strict=True))
         return tuple(self._image(image, built, fetched) for image in composed)
+
+    def composed(self, selected: Sequence[ImageDeclaration]) -> tuple[ComposedImage, ...]:
+        """Every selected image, none of its layers pending any more.
+
+        Raises:
+            DriftError: the lock does not stand for the declarations.
+            SourceError: a model whose facts are pending cannot be had.
+        """
+        composed = checked(self.images, selected, self.lock)
+        if any(image.pending for image in composed):
+            self.learn(composed)
+            composed = checked(self.images, selected, self.lock)
+        return composed
 
     def learn(self, composed: Sequence[ComposedImage]) -> None:
         """Fetch the models whose facts are pending, and take their facts into the lock."""
@@ -145,6 +151,16 @@ class Builder:
             images[name] = replace(images[name], layers=lines, manifest=image.digest)
         known = set(self.lock.files)
         return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+
+
+def distinct(composed: Iterable[ComposedImage]) -> dict[tuple[str, str], ComposedLayer]:
+    """Every layer of some images once, by key and algorithm; not those whose facts are pending."""
+    layers: dict[tuple[str, str], ComposedLayer] = {}
+    for image in composed:
+        for layer in image.layers:
+            if layer.instance is not None:
+                layers.setdefault((layer.instance.key, layer.algorithm), layer)
+    return layers
 
 
 def _same_manifest(before: LockedImage, lines: tuple[str, ...], image: BuiltImage) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +26,9 @@ from layerbuild.tarstream import TarStream
 
 _MEMORY = threading.BoundedSemaphore(2)
 """Passes over large files at a time: each holds a few buffers, and there are few cores."""
+
+Keep = Callable[[Iterable[bytes]], tuple[str, int]]
+"""Takes the chunks of a blob to the end; returns its digest and its size in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +129,29 @@ class Packer:
 
     def make(self, layer: ComposedLayer) -> BuiltLayer:
         """Pack the layer, compare it with its receipt, and remember it."""
+        receipt = self.derive(layer, keep=self.contents.store.add_blob)
+        made = known_blob(receipt, layer.algorithm)
+        assert made is not None
+        self._compare(receipt, layer)
+        if receipt.blobs:
+            self._compare_blob(made, layer)
+        self.contents.store.put_receipt(receipt)
+        return built(layer, receipt, made)
+
+    def derive(self, layer: ComposedLayer, *, keep: Keep) -> Receipt:
+        """What the layer's contents make: compared with no receipt, and not remembered.
+
+        Args:
+            keep: what becomes of a compressed layer's blob.
+
+        Raises:
+            SourceError: a content cannot be had.
+        """
         assert layer.instance is not None
         instance = layer.instance
         tar = self.tar(instance)
         self._ensure(instance, tar)
+        blobs: tuple[Blob, ...] = ()
         with _MEMORY, self._progress.task(f"pack {layer.label} ({layer.kind})", tar.size) as task:
             digest = hashlib.sha256()
             chunks = feed(tar.read(partial(open_verified, self.contents)), [digest], threads=tar.size > CHUNK)
@@ -137,19 +159,10 @@ class Packer:
             if layer.algorithm == "none":
                 for _ in counted:
                     pass
-                blob = None
             else:
-                packed = compress.compress(counted, layer.algorithm, tar.size)
-                blob = self.contents.store.add_blob(packed)
-        receipt = Receipt(key=instance.key, diff_id=f"sha256:{digest.hexdigest()}", size=tar.size)
-        self._compare(receipt, layer)
-        made = Blob(encoding="none", digest=receipt.diff_id, size=tar.size)
-        if blob is not None:
-            made = Blob(encoding=compress.encoding(layer.algorithm), digest=blob[0], size=blob[1])
-            receipt = replace(receipt, blobs=(made,))
-            self._compare_blob(made, layer)
-        self.contents.store.put_receipt(receipt)
-        return built(layer, receipt, made)
+                found, size = keep(compress.compress(counted, layer.algorithm, tar.size))
+                blobs = (Blob(encoding=compress.encoding(layer.algorithm), digest=found, size=size),)
+        return Receipt(key=instance.key, diff_id=f"sha256:{digest.hexdigest()}", size=tar.size, blobs=blobs)
 
     def tar(self, instance: Instance) -> TarStream:
         """The layer's tar as a description. Documents are fetched, contents are not."""
