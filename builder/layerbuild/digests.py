@@ -106,6 +106,15 @@ def header_facts(header: bytes, size: int) -> Facts:
     )
 
 
+def measure(chunks: Iterable[bytes]) -> tuple[str, int]:
+    """Digest, `sha256:<hex>`, and size in bytes of a blob that nobody keeps."""
+    whole, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        whole.update(chunk)
+        size += len(chunk)
+    return f"sha256:{whole.hexdigest()}", size
+
+
 def feed(chunks: Iterable[bytes], digesters: Sequence[Digester], *, threads: bool = True) -> Iterator[bytes]:
     """Passes `chunks` on, and every byte to every digester. Used to the end, all have seen everything.
 

@@ -44,6 +44,11 @@ class LayerbuildError(Exception):
         self.cause = cause
         self.hint = hint
 
+    @property
+    def brief(self) -> str:
+        """Message and cause in one line, for lists of what went wrong."""
+        return f"{self.message} ({self.cause})" if self.cause else self.message
+
     def __str__(self) -> str:
         parts = [self.message]
         if self.cause:

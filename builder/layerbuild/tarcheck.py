@@ -19,6 +19,8 @@ from layerbuild.registry.layertar import compression, damage_explained, decoded
 from layerbuild.tarstream import Segment, TarStream
 
 Advance = Callable[[int], None]
+Use = Callable[[Iterator[bytes]], object]
+"""Reads the bytes of a tar to the end, for another purpose in the same pass."""
 
 
 def largest_blob(size: int) -> int:
@@ -26,7 +28,15 @@ def largest_blob(size: int) -> int:
     return size + size // 64 + 64 * 1024
 
 
-def check_layer(blob: Readable, media_type: str, tar: TarStream, *, where: str, advance: Advance) -> str:
+def drain(chunks: Iterator[bytes]) -> None:
+    """The `Use` of who wants nothing but the check."""
+    for _ in chunks:
+        pass
+
+
+def check_layer(
+    blob: Readable, media_type: str, tar: TarStream, *, where: str, advance: Advance, use: Use = drain
+) -> str:
     """Read a blob to its end, and hold it against `tar`. Returns its diffID, `sha256:<hex>`.
 
     Args:
@@ -34,6 +44,7 @@ def check_layer(blob: Readable, media_type: str, tar: TarStream, *, where: str, 
         media_type: OCI's or Docker's, for a plain, gzip or zstd tar.
         where: names the layer in messages.
         advance: is told of the bytes of the tar as they are seen.
+        use: is given the tar's bytes, of which only those before the first difference are sure.
 
     Raises:
         ContentMismatch: it is another tar; the cause names the first entry that differs.
@@ -49,18 +60,17 @@ def check_layer(blob: Readable, media_type: str, tar: TarStream, *, where: str, 
             raise _mismatch(where, f"it has {blob.size} compressed bytes, {tar.size} unpacked ones are pinned")
         pieces = _unpacked(blob, media_type, where)
     with damage_explained(where), closing(_counted(pieces, advance)) as chunks:
-        return check_tar(chunks, tar, where=where)
+        return check_tar(chunks, tar, where=where, use=use)
 
 
-def check_tar(chunks: Iterable[bytes], tar: TarStream, *, where: str) -> str:
+def check_tar(chunks: Iterable[bytes], tar: TarStream, *, where: str, use: Use = drain) -> str:
     """Hold a tar's bytes against `tar`. Returns their digest, `sha256:<hex>`.
 
     Raises:
         ContentMismatch: they are not what was described; no more of them is read.
     """
     whole, comparer = hashlib.sha256(), _Comparer(tar, where)
-    for _ in feed(chunks, [whole, comparer], threads=tar.size > CHUNK):
-        pass
+    use(feed(chunks, [whole, comparer], threads=tar.size > CHUNK))
     comparer.finish()
     return f"sha256:{whole.hexdigest()}"
 

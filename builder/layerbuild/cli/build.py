@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from layerbuild.cli import options
+from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
+from layerbuild.errors import UsageError
 from layerbuild.execute.build import Builder, BuiltImage, distinct
 from layerbuild.execute.rebuild import Rebuilder, refuse
 from layerbuild.images import ImageDeclaration
@@ -18,6 +20,7 @@ from layerbuild.images import ImageDeclaration
 @click.command("build")
 @click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
 @click.option("--check", "check_only", is_flag=True, help="Make every layer again, and compare it with its receipts.")
+@options.cache_from
 @options.insecure
 @options.frozen
 @options.as_json
@@ -30,20 +33,32 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     With --check no receipt is believed: every layer is made again from its contents and compared with what
     the lock and the store say of it. Nothing is recorded; exit code 1 if any differs.
+
+    \b
+    Examples:
+      layerbuild build
+      layerbuild build --cache-from ghcr.io/acme/a1111-sd15:latest
+      layerbuild build --check 'a1111-*'
     """
+    if arguments["check_only"] and (arguments["cache_from"] or arguments["trust_receipts"]):
+        raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")
     workspace = Workspace(obj, insecure=arguments["insecure"])
     selected = workspace.select(arguments["patterns"])
     builder = workspace.builder(workspace.lock())
     if arguments["check_only"]:
         _check(builder, selected, json_output=arguments["json_output"])
         return
+    adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
     changed = workspace.record(builder, built, frozen=arguments["frozen"])
     if arguments["json_output"]:
-        print_json({"images": [as_json(image) for image in built], "lock_changed": changed})
+        result = {"images": [as_json(image) for image in built], "lock_changed": changed}
+        print_json({**result, "cache": adopted.as_json()} if adopted else result)
         return
     rows = [[image.composed.name, str(len(image.layers)), size(total(image)), image.digest[:19]] for image in built]
     print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+    if adopted:
+        print_adopted(adopted)
 
 
 def _check(builder: Builder, selected: Sequence[ImageDeclaration], *, json_output: bool) -> None:

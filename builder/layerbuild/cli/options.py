@@ -34,3 +34,19 @@ def frozen(command: F) -> F:
         default=frozen_by_default,
         help="Leave lockfile.yaml alone; receipts stay in the store. Default where CI is set.",
     )(command)
+
+
+def cache_from(command: F) -> F:
+    """`--cache-from REF` and `--trust-receipts`: see `adoption.adopt`."""
+    trust = click.option(
+        "--trust-receipts",
+        is_flag=True,
+        help="Believe the images of --cache-from unread: whoever can push there decides what your layers hold.",
+    )
+    named = click.option(
+        "--cache-from",
+        multiple=True,
+        metavar="REF",
+        help="Take over layers that this image has, once every byte was held against the lock's pins.",
+    )
+    return named(trust(command))

@@ -130,6 +130,10 @@ class Workspace:
         """A base image's source."""
         return open_base(reference, client_for=self.clients, project=self.root)
 
+    def open_image(self, reference: str) -> BaseSource:
+        """An image that a command line names. A relative directory is relative to where the command runs."""
+        return open_base(reference, client_for=self.clients, project=Path.cwd())
+
     def resolve_base(self, reference: str, platform: str) -> str:
         """Digest of the base's manifest for a platform."""
         return self.open_base(reference).resolve(platform)

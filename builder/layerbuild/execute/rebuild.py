@@ -5,11 +5,11 @@ What `nix-build --check` is to derivations: for a machine, or a CI, that reviews
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from layerbuild.digests import measure
 from layerbuild.errors import LayerbuildError, NotReproducible
 from layerbuild.execute.contents import in_threads
 from layerbuild.execute.pack import Packer
@@ -67,10 +67,9 @@ class Rebuilder:
         assert layer.instance is not None
         key, title = layer.instance.key, layer.title
         try:
-            made = self.packer.derive(layer, keep=_measured)
+            made = self.packer.derive(layer, keep=measure)
         except LayerbuildError as error:
-            why = f"{error.message} ({error.cause})" if error.cause else error.message
-            return RemadeLayer(title=title, key=key, status="not made", made=None, problems=(why,))
+            return RemadeLayer(title=title, key=key, status="not made", made=None, problems=(error.brief,))
         told = {"the lock": self.lock.receipts.get(key), "this store": self.packer.contents.store.receipt(key)}
         receipts = {who: receipt for who, receipt in told.items() if receipt is not None}
         problems = tuple(line for who, receipt in receipts.items() for line in _differences(who, receipt, made))
@@ -99,15 +98,6 @@ def refuse(layers: Sequence[RemadeLayer]) -> None:
             "\n".join([f"{len(unmade)} of {len(layers)} layers could not be made", *lines]),
             hint="nothing is known of them; the other layers are what their receipts say",
         )
-
-
-def _measured(chunks: Iterable[bytes]) -> tuple[str, int]:
-    """Digest and size of a blob that nobody keeps (`pack.Keep`)."""
-    whole, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        whole.update(chunk)
-        size += len(chunk)
-    return f"sha256:{whole.hexdigest()}", size
 
 
 def _differences(who: str, receipt: Receipt, made: Receipt) -> list[str]:

@@ -77,6 +77,13 @@ def read_descriptor(value: object, where: str) -> Descriptor:
     raise nonsense(where, "a descriptor in it has no usable media type, digest (sha256) and size")
 
 
+def annotations_of(value: object) -> dict[str, str]:
+    """The annotations of a descriptor or manifest from outside, as far as they are texts."""
+    found = value.get("annotations") if isinstance(value, dict) else None
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: text for key, text in items if isinstance(key, str) and isinstance(text, str)}
+
+
 def config_of(manifest: Mapping[str, Any], where: str) -> Descriptor:
     """The config that an image manifest names.
 
