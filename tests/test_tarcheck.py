@@ -167,6 +167,22 @@ class TestCompressed:
         assert len(self._packed(hashlib.shake_128(b"").digest(5_000_000), algorithm)) <= largest_blob(5_000_000)
 
 
+@pytest.mark.parametrize("size", [1000, 3 * CHUNK])
+def test_a_damaged_blob_is_told_by_its_entry(size: int) -> None:
+    data = b"\x01" * size
+    tar = TarStream([Entry(path="w", type="file", mode=0o644, content=Content(size=size, sha256=sha256(data)))])
+    right = b"".join(tar.read(lambda _content, _offset: iter([data])))
+    wrong = right.replace(data, data[:-1] + b"\x02")
+
+    def pieces() -> Iterator[bytes]:
+        chunks = (wrong[i : i + CHUNK // 4] for i in range(0, len(wrong), CHUNK // 4))
+        return receiving.verified(chunks, digest_of(right), "the blob")
+
+    with pytest.raises(ContentMismatch, match="x is not what") as caught:
+        check_tar(pieces(), tar, where="x")
+    assert str(caught.value.cause).startswith("w has the digest")
+
+
 def test_plain_layer_of_another_size_is_not_read() -> None:
     blob = MemoryBlob(_BYTES + b"x")
     with pytest.raises(ContentMismatch, match="x is not what"):

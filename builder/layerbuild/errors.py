@@ -13,7 +13,8 @@
     ├── DestinationError       exit 1   where images go
     │   └── LoginRequired               the registry asks for credentials, or refuses those it got
     ├── StoreError             exit 1   this machine's cache
-    └── NotReproducible        exit 1   a layer came out different from its receipt
+    ├── NotReproducible        exit 1   a layer came out different from its receipt
+    └── WrongImage             exit 1   a pushed image is not what the lock makes
 
 Each error has three parts, and the command line prints them in this order: `message` (what failed,
 and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
@@ -147,3 +148,7 @@ class StoreError(LayerbuildError):
 
 class NotReproducible(LayerbuildError):
     """A layer came out different from its receipt."""
+
+
+class WrongImage(LayerbuildError):
+    """A pushed image is not what the lock makes."""

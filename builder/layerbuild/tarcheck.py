@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from typing import NoReturn
 
 from layerbuild.digests import CHUNK, GitBlob, feed
-from layerbuild.errors import ContentMismatch
+from layerbuild.errors import ContentMismatch, SourceError
 from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 from layerbuild.registry.layertar import compression, damage_explained, decoded
@@ -70,7 +71,11 @@ def check_tar(chunks: Iterable[bytes], tar: TarStream, *, where: str, use: Use =
         ContentMismatch: they are not what was described; no more of them is read.
     """
     whole, comparer = hashlib.sha256(), _Comparer(tar, where)
-    use(feed(chunks, [whole, comparer], threads=tar.size > CHUNK))
+    try:
+        use(feed(chunks, [whole, comparer], threads=tar.size > CHUNK))
+    except SourceError as error:
+        # A damaged blob also fails as a whole, at its end: which entry it is says more.
+        raise comparer.refusal or error from None
     comparer.finish()
     return f"sha256:{whole.hexdigest()}"
 
@@ -110,6 +115,7 @@ class _Comparer:
         self._index = 0
         self._within = 0
         self._digest = _digest_of(tar.segments[0])
+        self.refusal: ContentMismatch | None = None
 
     def update(self, data: bytes, /) -> None:
         """The next bytes.
@@ -120,7 +126,7 @@ class _Comparer:
         view = memoryview(data)
         while view:
             if self._index == len(self._tar.segments):
-                raise _mismatch(self._where, f"it goes on after its {self._tar.size} bytes")
+                self._refuse(f"it goes on after its {self._tar.size} bytes")
             segment = self._tar.segments[self._index]
             piece, view = view[: segment.size - self._within], view[segment.size - self._within :]
             self._compare(segment, piece)
@@ -135,24 +141,26 @@ class _Comparer:
             wanted = segment.data[self._within : self._within + len(piece)]
             if piece != wanted:
                 same = next(i for i, (a, b) in enumerate(zip(piece, wanted, strict=True)) if a != b)
-                self._refuse(segment.start + self._within + same)
+                self._refuse_at(segment.start + self._within + same)
 
     def _finish_segment(self, segment: Segment) -> None:
         if self._digest is not None and segment.content is not None:
             found = self._digest.hexdigest()
             if found != (segment.content.sha256 or segment.content.git_blob):
-                raise _mismatch(
-                    self._where, f"{self._tar.path_at(segment.start)} has the digest {found}, not {segment.content.id}"
-                )
+                self._refuse(f"{self._tar.path_at(segment.start)} has the digest {found}, not {segment.content.id}")
         self._index += 1
         self._within = 0
         if self._index < len(self._tar.segments):
             self._digest = _digest_of(self._tar.segments[self._index])
 
-    def _refuse(self, offset: int) -> None:
+    def _refuse_at(self, offset: int) -> None:
         path = self._tar.path_at(offset)
         what = f"the entry {path} has another header or other bytes" if path is not None else "its end is another"
-        raise _mismatch(self._where, f"{what}, from byte {offset} of the tar on")
+        self._refuse(f"{what}, from byte {offset} of the tar on")
+
+    def _refuse(self, cause: str) -> NoReturn:
+        self.refusal = _mismatch(self._where, cause)
+        raise self.refusal
 
     def finish(self) -> None:
         """To be called after the last byte.
@@ -162,7 +170,7 @@ class _Comparer:
         """
         if self._index < len(self._tar.segments):
             seen = self._tar.segments[self._index].start + self._within
-            raise _mismatch(self._where, f"it ends after {seen} of {self._tar.size} bytes")
+            self._refuse(f"it ends after {seen} of {self._tar.size} bytes")
 
 
 def _digest_of(segment: Segment) -> hashlib._Hash | GitBlob | None:

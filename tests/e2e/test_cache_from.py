@@ -40,12 +40,25 @@ def _fill(project: Project) -> Project:
     )
 
 
-@pytest.fixture
-def honest(project: Project) -> Forged:
-    """What the project makes, by its own hands, in a layout that nobody else sees."""
-    _fill(project)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that made its image by its own hands, in the layout `honest`; nobody touches it."""
+    directory = tmp_path_factory.mktemp("made")
+    project = _fill(Project(directory / "project", directory / "store"))
     project.run("lock")
     project.run("push", "oci:honest")
+    return project
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Project:
+    """A copy of it."""
+    return made.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def honest(project: Project) -> Forged:
+    """Its image."""
     return Forged.of(project.root / "honest", "one:v1")
 
 
