@@ -8,11 +8,11 @@ at the first difference, so a bomb costs no more than a few buffers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NoReturn
 
-from layerbuild.digests import CHUNK, GitBlob, feed
+from layerbuild.digests import CHUNK, Digester, GitBlob, feed
 from layerbuild.errors import ContentMismatch, SourceError
 from layerbuild.http import BLOCK
 from layerbuild.model import Readable
@@ -52,15 +52,17 @@ def check_layer(
         SourceError: it is damaged, or of a type that is not known here.
         LayerbuildError: whatever reading raises.
     """
-    if compression(media_type, where) == "none":
-        if blob.size != tar.size:
-            raise _mismatch(where, f"it has {blob.size} bytes, {tar.size} are pinned")
-        pieces = blob.open()
-    else:
-        if blob.size > largest_blob(tar.size):
-            raise _mismatch(where, f"it has {blob.size} compressed bytes, {tar.size} unpacked ones are pinned")
-        pieces = _unpacked(blob, media_type, where)
+    plain = compression(media_type, where) == "none"
+    if plain and blob.size != tar.size:
+        raise _mismatch(where, f"it has {blob.size} bytes, {tar.size} are pinned")
+    if not plain and blob.size > largest_blob(tar.size):
+        raise _mismatch(where, f"it has {blob.size} compressed bytes, {tar.size} unpacked ones are pinned")
+    pieces = blob.open() if plain else _unpacked(blob, media_type, where)
     with damage_explained(where), closing(_counted(pieces, advance)) as chunks:
+        if plain:
+            # Its digest is the tar's, and reading holds it against that already.
+            _compare(chunks, tar, where, use, [])
+            return blob.digest
         return check_tar(chunks, tar, where=where, use=use)
 
 
@@ -70,14 +72,19 @@ def check_tar(chunks: Iterable[bytes], tar: TarStream, *, where: str, use: Use =
     Raises:
         ContentMismatch: they are not what was described; no more of them is read.
     """
-    whole, comparer = hashlib.sha256(), _Comparer(tar, where)
+    whole = hashlib.sha256()
+    _compare(chunks, tar, where, use, [whole])
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _compare(chunks: Iterable[bytes], tar: TarStream, where: str, use: Use, digesters: Sequence[Digester]) -> None:
+    comparer = _Comparer(tar, where)
     try:
-        use(feed(chunks, [whole, comparer], threads=tar.size > CHUNK))
+        use(feed(chunks, [*digesters, comparer], threads=tar.size > CHUNK))
     except SourceError as error:
         # A damaged blob also fails as a whole, at its end: which entry it is says more.
         raise comparer.refusal or error from None
     comparer.finish()
-    return f"sha256:{whole.hexdigest()}"
 
 
 def diff_id(blob: Readable, media_type: str, *, where: str, advance: Advance) -> str:
