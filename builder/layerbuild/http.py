@@ -138,6 +138,7 @@ class Client:
         body: bytes | BodyFactory | None = None,
         follow: bool = True,
         secret_headers: Iterable[str] = ("Authorization",),
+        retries: int | None = None,
     ) -> requests.Response:
         """One request, tried again where that can help. The answer is streamed: read it or close it.
 
@@ -145,6 +146,7 @@ class Client:
             headers: sent as they are. Those named by `secret_headers` go to the first origin only.
             body: bytes, or a factory that opens the body anew for every try.
             follow: follow redirects (GET and HEAD); else a redirect is given back.
+            retries: tries after the first; the policy's where None.
 
         Raises:
             Unreachable: no answer after the last try. An answer with a status of `RETRIED` is given back.
@@ -154,7 +156,7 @@ class Client:
         sent = {"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
         first = _origin_or_error(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self._try(method, url, sent, body)
+            response = self._try(method, url, sent, body, self.policy.retries if retries is None else retries)
             location = response.headers.get("Location")
             if not follow or response.status_code not in _REDIRECTS or not location:
                 return response
@@ -166,11 +168,11 @@ class Client:
         raise SourceError(f"{redact(url)}: too many redirects")
 
     def _try(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | BodyFactory | None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | BodyFactory | None, retries: int
     ) -> requests.Response:
         policy = self.policy
-        for attempt in range(policy.retries + 1):
-            last = attempt == policy.retries
+        for attempt in range(retries + 1):
+            last = attempt == retries
             try:
                 response = self._session().request(
                     method,
