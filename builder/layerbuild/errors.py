@@ -11,7 +11,8 @@
     │   ├── AccessDenied                a login, a token or an accepted licence is missing
     │   └── ContentMismatch             bytes arrived, and are not what was pinned
     ├── DestinationError       exit 1   where images go
-    │   └── LoginRequired               the registry asks for credentials, or refuses those it got
+    │   ├── LoginRequired               the registry asks for credentials, or refuses those it got
+    │   └── DigestFirst                 the place takes a blob only by its digest
     ├── StoreError             exit 1   this machine's cache
     └── NotReproducible        exit 1   a layer came out different from its receipt
 
@@ -134,6 +135,10 @@ class DestinationError(LayerbuildError):
 
 class LoginRequired(DestinationError):
     """The registry asks for credentials, or refuses those that it got."""
+
+
+class DigestFirst(DestinationError):
+    """The place takes a blob only by its digest. Whoever sends computes it first, and sends then."""
 
 
 class StoreError(LayerbuildError):

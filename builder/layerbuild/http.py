@@ -48,31 +48,24 @@ def is_loopback(host: str) -> bool:
 
 
 class Body:
-    """A request body of known length that is made while it is sent, with flat memory.
+    """A request body of known length that is made while it is sent, with flat memory and without copies.
 
-    requests takes it for a file: it has a length and `read`.
+    requests takes the length for the Content-Length, and urllib3 sends what the iterator gives as it is.
     """
 
     def __init__(self, chunks: Iterator[bytes], length: int) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")
         self._length = length
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size`; empty at the end."""
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        if size < 0 or size >= len(self._rest):
-            piece, self._rest = self._rest, memoryview(b"")
-        else:
-            piece, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(piece)
+    def __iter__(self) -> Iterator[memoryview]:
+        """Blocks of at most `BLOCK` bytes: a time-out is for the whole of a block."""
+        for chunk in self._chunks:
+            view = memoryview(chunk)
+            for start in range(0, len(view), BLOCK):
+                yield view[start : start + BLOCK]
 
 
 BodyFactory = Callable[[], "Body | bytes"]
@@ -178,7 +171,7 @@ class Client:
                     method,
                     url,
                     headers=dict(headers),
-                    data=body() if callable(body) else body,  # Body is file-like
+                    data=body() if callable(body) else body,  # type: ignore[arg-type]  # no memoryviews for types-requests
                     auth=_as_given,
                     stream=True,
                     allow_redirects=False,

@@ -19,9 +19,9 @@ from layerbuild.errors import (
     NotFound,
     SourceError,
 )
-from layerbuild.registry.client import MANIFEST_LIMIT, RegistryClient
+from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.clients import Clients
-from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE, MANIFESTS
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, MANIFESTS
 
 QUICK = http.Policy(retries=2, backoff=0.001)
 TAR = "application/vnd.oci.image.layer.v1.tar"

@@ -9,11 +9,9 @@ from layerbuild import http
 from layerbuild.errors import DestinationError
 from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
+from layerbuild.registry.manifests import MANIFEST_LIMIT
 from layerbuild.registry.reference import is_digest
 from layerbuild.registry.uploading import Uploads
-
-MANIFEST_LIMIT = 4 * 1024 * 1024
-"""Bytes of the largest manifest that registries agree to take (distribution-spec 1.1)."""
 
 
 class RegistryClient(Uploads):

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping
 from urllib.parse import quote, urlencode
 
+import requests
+
 from layerbuild import http
-from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, Unreachable
+from layerbuild.errors import DestinationError, DigestFirst, LayerbuildError, LoginRequired, Unreachable
 from layerbuild.model import Readable
 from layerbuild.registry import answers
 from layerbuild.registry.exchange import Exchange
-from layerbuild.registry.sending import Counter, Mount, SendFailed, UploadSession, checked, session_at, shielded
+from layerbuild.registry.limits import limits_of
+from layerbuild.registry.reference import is_digest
+from layerbuild.registry.sending import (
+    Counter,
+    Mount,
+    SendFailed,
+    UploadSession,
+    checked,
+    hashed,
+    session_at,
+    shielded,
+)
+
+# What registries answer to a PATCH that take none, or none of this length. 200 and 201 (ECR) mean: that was all.
+_NO_STREAMS = frozenset({200, 201, 400, 404, 405, 411, 413, 415, 416, 501})
+_RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,18})")
 
 
 class Uploads(Exchange):
-    """A registry that blobs can be put into."""
+    """A registry that blobs can be put into. See `exchange.Exchange` for what it is made of."""
+
+    def __init__(self, host: str, *, client: http.Client, environ: Mapping[str, str], insecure: bool = False) -> None:
+        super().__init__(host, client=client, environ=environ, insecure=insecure)
+        self._limits = limits_of(self.host)
+        self._streams = self._limits.streams
 
     def head_blob(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob, or None if the repository lacks it.
@@ -57,9 +82,10 @@ class Uploads(Exchange):
         return Mount(mounted=False)
 
     def cancel_upload(self, repository: str, session: UploadSession) -> None:
-        """Gives a session back. Registries drop forgotten ones by themselves, so a refusal is no error."""
-        response = self.do_request(session.location, "DELETE", scopes=_push(repository))
-        answers.read_refusal(response, self._logins.scrub)
+        """Gives a session back. Registries drop forgotten ones by themselves, so no failure of this is an error."""
+        with contextlib.suppress(LayerbuildError):
+            response = self._exchange("DELETE", session.location, scopes=_push(repository), retries=0)
+            answers.read_refusal(response, self._logins.scrub)
 
     def upload_blob(
         self,
@@ -80,32 +106,89 @@ class Uploads(Exchange):
         Raises:
             ContentMismatch: the bytes are not what `blob.digest` and `blob.size` say. The request is
                 broken off before its end, so the registry keeps nothing.
-            DestinationError: the registry is down, or refuses.
+            DestinationError: the registry is down, or refuses, or takes no blob of that size.
             LayerbuildError: whatever reading `blob` raises.
         """
+        self._check_size(blob.size, blob.digest)
+        action = f"store {blob.digest} in {repository}"
+
+        def once(started: UploadSession, sent: Counter) -> str:
+            url = _closing(started, blob.digest)
+            response = self._send("PUT", url, repository, blob.size, lambda: checked(blob, sent), sent, blob.digest)
+            return self._stored(response, blob.digest, action)
+
+        self._tried(repository, blob.size, once, advance, session)
+
+    def upload_unnamed(
+        self,
+        repository: str,
+        size: int,
+        open: Callable[[], Iterator[bytes]],
+        *,
+        title: str,
+        advance: Callable[[int], None],
+    ) -> str:
+        """Uploads bytes whose digest is known only when the last has gone: POST, one streamed PATCH, PUT.
+
+        A broken try is followed by another, as in `upload_blob`. What was sent for nothing is given back.
+
+        Args:
+            size: bytes that `open` gives.
+            open: opens the bytes, anew for every try.
+            title: names the blob in errors.
+            advance: told of bytes as they are sent; of a negative number when a try is given up.
+
+        Returns:
+            `sha256:<hex>`.
+
+        Raises:
+            DigestFirst: the registry does not take a blob in this way. Known ones are not asked, others once.
+            ContentMismatch: `open` gives more or fewer bytes. The registry keeps nothing.
+            DestinationError: the registry is down, or refuses, or takes no blob of that size.
+            LayerbuildError: whatever reading raises. The registry keeps nothing.
+        """
+        self._check_size(size, title)
+        if not self._streams:
+            raise self._digest_first("it is known for that")
+
+        def once(started: UploadSession, sent: Counter) -> str:
+            filled, digest = self._stream(started, repository, size, open, title, sent)
+            return self._close(filled, repository, digest, title)
+
+        return self._tried(repository, size, once, advance)
+
+    def _tried(
+        self,
+        repository: str,
+        size: int,
+        once: Callable[[UploadSession, Counter], str],
+        advance: Callable[[int], None],
+        session: UploadSession | None = None,
+    ) -> str:
+        """The digest of what `once` stored, which is called with a session of its own each time."""
         last = self._client.policy.retries
         for attempt in range(last + 1):
             started, session = session or self._start(repository), None
             sent = Counter(advance)
             try:
-                refusal = self._put(repository, blob, started, sent)
-                if refusal is None:
-                    return
-                failure: LayerbuildError = self._refused(refusal, f"store {blob.digest} in {repository}")
-                # 404: the session has gone
-                again = refusal.status in http.RETRIED or refusal.status == 404
-            except SendFailed as error:
+                return once(started, sent)
+            except _Broken as broken:
                 sent.take_back()
-                raise error.failure from None
-            except Unreachable as error:
-                failure, again = answers.unreachable(self.host, error), True
-            sent.take_back()
-            if not again or attempt == last:
-                raise failure
+                if attempt == last:
+                    raise broken.failure from None
+                digest = broken.digest
+            except BaseException as error:
+                sent.take_back()
+                self.cancel_upload(repository, started)
+                if isinstance(error, SendFailed):
+                    raise error.failure from None
+                raise
             self._client.pause(attempt)
-            if self.head_blob(repository, blob.digest) == blob.size:
-                advance(blob.size)
-                return
+            if digest and self.head_blob(repository, digest) == size:
+                advance(size)
+                return digest
+            self.cancel_upload(repository, started)
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def _start(self, repository: str) -> UploadSession:
         response = self._call("POST", f"{repository}/blobs/uploads/")
@@ -114,24 +197,125 @@ class Uploads(Exchange):
         answers.finish(response)
         return session_at(url, location, host=self.host)
 
-    def _put(self, repository: str, blob: Readable, session: UploadSession, sent: Counter) -> answers.Refusal | None:
-        """One try. What the registry said if it did not take the blob."""
+    def _stream(
+        self,
+        session: UploadSession,
+        repository: str,
+        size: int,
+        open: Callable[[], Iterator[bytes]],
+        title: str,
+        sent: Counter,
+    ) -> tuple[UploadSession, str]:
+        """The bytes in one PATCH: the session that holds them, and their digest."""
+        seen = hashlib.sha256()
 
-        def body() -> http.Body | bytes:
-            sent.take_back()
-            pieces = shielded(checked(blob, sent))
-            # A body of no length would be sent in chunks.
-            return http.Body(pieces, blob.size) if blob.size else b"".join(pieces)
+        def pieces() -> Generator[bytes, None, None]:
+            nonlocal seen
+            seen = hashlib.sha256()
+            return hashed(open, size, title=title, seen=seen, sent=sent)
 
-        url = session.location
-        url += f"{'&' if '?' in url else '?'}digest={quote(blob.digest, safe='')}"
-        headers = {"Content-Type": "application/octet-stream"}
-        # A broken upload needs a new session: sending it again to this one would not help.
-        response = self._exchange("PUT", url, data=body, headers=headers, scopes=_push(repository), retries=0)
-        if response.status_code in (201, 204):
-            answers.finish(response)
-            return None
-        return answers.read_refusal(response, self._logins.scrub)
+        response = self._send("PATCH", session.location, repository, size, pieces, sent)
+        url, status, headers = response.url, response.status_code, response.headers
+        if status not in (202, 204):
+            refusal = answers.read_refusal(response, self._logins.scrub)
+            if status in _NO_STREAMS:
+                self._streams = False
+                raise self._digest_first(f"it answered {status}" + (f", {refusal.words}" if refusal.words else ""))
+            raise self._failed(refusal, f"store {title} in {repository}")
+        answers.finish(response)
+        kept = _RANGE.fullmatch(headers.get("Range", ""))
+        if kept and int(kept[1]) + 1 < size:
+            raise _Broken(
+                DestinationError(
+                    f"the registry {self.host} did not keep all of {title}",
+                    cause=f"it says that it has {int(kept[1]) + 1} of {size} bytes",
+                    hint="try again, or ask whoever runs the registry",
+                )
+            )
+        location = headers.get("Location")
+        return session_at(url, location, host=self.host) if location else session, f"sha256:{seen.hexdigest()}"
+
+    def _close(self, session: UploadSession, repository: str, digest: str, title: str) -> str:
+        """Gives the bytes in a session their name. That can be tried again: nothing has to be sent for it."""
+        try:
+            response = self._exchange("PUT", _closing(session, digest), data=b"", scopes=_push(repository))
+        except Unreachable as error:
+            raise _Broken(answers.unreachable(self.host, error), digest) from None
+        return self._stored(response, digest, f"store {title} ({digest}) in {repository}")
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        repository: str,
+        size: int,
+        pieces: Callable[[], Generator[bytes, None, None]],
+        sent: Counter,
+        digest: str | None = None,
+    ) -> requests.Response:
+        """One request with a long body, not tried again: a session that broke is lost with many registries."""
+        with contextlib.ExitStack() as opened:
+
+            def body() -> http.Body | bytes:
+                opened.close()
+                sent.take_back()
+                chunks = opened.enter_context(contextlib.closing(shielded(pieces())))
+                # A body of no length would be sent in chunks.
+                return http.Body(chunks, size) if size else b"".join(chunks)
+
+            headers = {"Content-Type": "application/octet-stream"}
+            try:
+                return self._exchange(method, url, data=body, headers=headers, scopes=_push(repository), retries=0)
+            except Unreachable as error:
+                raise _Broken(answers.unreachable(self.host, error), digest) from None
+
+    def _stored(self, response: requests.Response, digest: str, action: str) -> str:
+        """`digest`, if the answer to the PUT that ends an upload says that the blob is there."""
+        if response.status_code not in (201, 204):
+            raise self._failed(answers.read_refusal(response, self._logins.scrub), action, digest)
+        said = response.headers.get("Docker-Content-Digest")
+        answers.finish(response)
+        if said and is_digest(said) and said != digest:
+            raise DestinationError(
+                f"the registry {self.host} did not {action}",
+                cause=f"it says that the blob has the digest {said}",
+                hint="the bytes changed while they were sent: run the command again, and check memory if it recurs",
+            )
+        return digest
+
+    def _failed(self, refusal: answers.Refusal, action: str, digest: str | None = None) -> Exception:
+        error = self._refused(refusal, action)
+        # 404: the session has gone
+        return _Broken(error, digest) if refusal.status in http.RETRIED or refusal.status == 404 else error
+
+    def _digest_first(self, cause: str) -> DigestFirst:
+        return DigestFirst(
+            f"the registry {self.host} takes a blob only by its digest",
+            cause=cause,
+            hint="hash it first, and send it then",
+        )
+
+    def _check_size(self, size: int, title: str) -> None:
+        if self._limits.largest is not None and size > self._limits.largest:
+            raise DestinationError(
+                f"the registry {self.host} takes no layer as large as {title}",
+                cause=f"it has {size} bytes, and the limit there is {self._limits.largest}",
+                hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
+            )
+
+
+class _Broken(Exception):
+    """A try that failed where another may do better. `digest` is that of the blob, where it is known."""
+
+    def __init__(self, failure: DestinationError, digest: str | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.digest = digest
+
+
+def _closing(session: UploadSession, digest: str) -> str:
+    """The address of the PUT that ends an upload."""
+    return f"{session.location}{'&' if '?' in session.location else '?'}digest={quote(digest, safe='')}"
 
 
 def _push(repository: str) -> tuple[str, ...]:
