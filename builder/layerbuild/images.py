@@ -58,6 +58,11 @@ class ImageDeclaration:
     uses: tuple[LayerUse, ...]
     target: Target
 
+    @property
+    def repository(self) -> str:
+        """Where the image lands below a destination's prefix. Moves no byte of the image."""
+        return self.name
+
     @cached_property
     def settings(self) -> str:
         """16 hex digits over what shapes the image besides its base and its layers."""

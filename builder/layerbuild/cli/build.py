@@ -9,6 +9,7 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
+from layerbuild.errors import raise_failed
 from layerbuild.execute.build import BuiltImage
 
 
@@ -28,12 +29,15 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     selected = workspace.select(arguments["patterns"])
     builder = workspace.builder(workspace.lock())
     built = builder.run(selected)
-    changed = workspace.record(builder, built, frozen=arguments["frozen"])
+    changed = workspace.record(builder, built.images, frozen=arguments["frozen"])
     if arguments["json_output"]:
-        print_json({"images": [as_json(image) for image in built], "lock_changed": changed})
-        return
-    rows = [[image.composed.name, str(len(image.layers)), size(total(image)), image.digest[:19]] for image in built]
-    print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+        failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
+        images = [as_json(image) for image in built.images]
+        print_json({"images": images, "failed": failed, "lock_changed": changed})
+    elif built.images:
+        rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
+        print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+    raise_failed(built.failed, len(selected))
 
 
 def total(image: BuiltImage) -> int:

@@ -110,16 +110,20 @@ class Workspace:
             raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
         return found
 
-    def contents(self, lock: Lock) -> Contents:
-        """Contents by digest."""
-        return Contents(self.store, self.context, lock, self.progress)
+    def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
+        """Contents by digest.
 
-    def builder(self, lock: Lock) -> Builder:
-        """What builds images from `lock`."""
+        Args:
+            keep: what is fetched stays in the store.
+        """
+        return Contents(self.store, self.context, lock, self.progress, keep=keep)
+
+    def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
+        """What builds images from `lock`. See `contents`."""
         return Builder(
             images=self.images,
             lock=lock,
-            contents=self.contents(lock),
+            contents=self.contents(lock, keep=keep),
             progress=self.progress,
             fetch_base=self.fetch_base,
         )
@@ -196,7 +200,7 @@ class Workspace:
 
         The lock is read anew: another process may have added to it meanwhile.
         """
-        if frozen:
+        if frozen or not built:
             return False
         with self.writing():
             now = self.lock()
