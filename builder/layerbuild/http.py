@@ -7,6 +7,7 @@ where there was none.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import random
@@ -35,6 +36,7 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _LONGEST_WAIT = 60.0
+_SHORT = 64 * 1024
 
 
 def is_loopback(host: str) -> bool:
@@ -153,7 +155,7 @@ class Client:
             location = response.headers.get("Location")
             if not follow or response.status_code not in _REDIRECTS or not location:
                 return response
-            response.close()
+            _discard(response)
             target = _redirected(url, location)
             if origin(target) != first:
                 sent = {k: v for k, v in sent.items() if k.lower() not in secret}
@@ -175,7 +177,8 @@ class Client:
                     auth=_as_given,
                     stream=True,
                     allow_redirects=False,
-                    timeout=(policy.connect_timeout, policy.read_timeout),
+                    # What is sent is held to the first of them, and a registry may be slow to take a block.
+                    timeout=(policy.read_timeout if callable(body) else policy.connect_timeout, policy.read_timeout),
                     verify=policy.verify,
                 )
             # urllib3's own errors come through where a host's name cannot be one.
@@ -193,7 +196,7 @@ class Client:
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))
                 if last or wait > _LONGEST_WAIT:
                     return response
-                response.close()
+                _discard(response)
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
 
@@ -203,6 +206,13 @@ class Client:
 
     def _backoff(self, attempt: int) -> float:
         return self.policy.backoff * float(2**attempt) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
+
+
+def _discard(response: requests.Response) -> None:
+    """Closes `response`. Its connection can be used again if the rest of the body is short."""
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        response.raw.read(_SHORT, decode_content=False)
+    response.close()
 
 
 def _origin_or_error(url: str) -> tuple[str, str, int | None]:

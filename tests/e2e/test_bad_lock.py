@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from e2e.readers import no_image
 from fixtures.gitrepo import GitRepo
 from fixtures.hub import Hub
 from fixtures.project import BIG, Project, safetensors

@@ -118,13 +118,13 @@ def test_no_store_with_receipts_and_an_empty_registry(declared: Project, web: We
     _expect_both(registry)
 
 
-@pytest.mark.parametrize("option", ["--store", "--no-store"])
+@pytest.mark.parametrize("options", [[], ["--no-store"]], ids=["store", "no store"])
 def test_bytes_that_are_not_the_pinned_ones_cancel_the_upload(
-    project: Project, web: Web, registry: Front, option: str
+    project: Project, web: Web, registry: Front, options: list[str]
 ) -> None:
     wrong = _INK[:-1] + bytes([_INK[-1] ^ 1])
     _declare(project, web, ink=wrong)
-    found = project.run("push", _at(registry), option, check=False)
+    found = project.run("push", _at(registry), *options, check=False)
     found.failed(1, "ink", "not what was pinned", sha256(_INK))
     # Every byte was on its way, and the registry was told to forget them.
     assert len(registry.requests("DELETE", "/blobs/uploads/")) == 1
@@ -134,13 +134,13 @@ def test_bytes_that_are_not_the_pinned_ones_cancel_the_upload(
     assert sha256(wrong) not in project.stored_files() and project.leftovers() == []
 
 
-@pytest.mark.parametrize("option", ["--store", "--no-store"])
-def test_registry_that_wants_the_digest_first(declared: Project, web: Web, registry: Front, option: str) -> None:
+@pytest.mark.parametrize("options", [[], ["--no-store"]], ids=["store", "no store"])
+def test_registry_that_wants_the_digest_first(declared: Project, web: Web, registry: Front, options: list[str]) -> None:
     registry.rule("PATCH", "/blobs/uploads/", status=405, times=99)
-    found = declared.run("push", _at(registry), option)
+    found = declared.run("push", _at(registry), *options)
     _expect_both(registry)
-    assert ("through the store first" in found.err) == (option == "--no-store")
-    if option == "--no-store":
+    assert ("through the store first" in found.err) == bool(options)
+    if options:
         assert len([size for size in declared.stored_files().values() if size >= LARGE]) == 2
     # The first connection breaks off; what is fetched afterwards is fetched once.
     assert max(_whole(web, name) for name in ("sd", "ink")) <= 2

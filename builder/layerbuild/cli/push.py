@@ -19,9 +19,9 @@ from layerbuild.execute.report import Report
 @click.argument("destination", metavar="DEST")
 @click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
 @click.option(
-    "--store/--no-store",
-    default=True,
-    help="Keep fetched models on this machine, or stream them from their source to DEST without touching the disk.",
+    "--no-store",
+    is_flag=True,
+    help="Stream models from their source to DEST, and keep nothing of them on this machine.",
 )
 @options.insecure
 @options.frozen
@@ -47,7 +47,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
     selected = workspace.select(arguments["patterns"])
-    builder = workspace.builder(workspace.lock(), keep=arguments["store"])
+    builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
     built = builder.run(selected)

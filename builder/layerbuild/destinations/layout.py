@@ -32,7 +32,7 @@ from layerbuild.destinations.layoutdir import (
 from layerbuild.errors import DestinationError
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Counter, checked, hashed
+from layerbuild.registry.sending import Counter, Stream, checked, hashed
 
 _OLD = 3600
 """Seconds after which an unfinished file that nobody holds is taken for a dead one's."""
@@ -96,7 +96,7 @@ class LayoutDestination:
         with _explained(self._path):
             self._make()
             with _counted(advance) as sent, _part(self._path / "blobs" / "sha256") as (part, keep):
-                _fill(part, hashed(open, size, title=title, seen=seen, sent=sent))
+                _fill(part, hashed(Stream(open=open, size=size, title=title), seen, sent))
                 digest = f"sha256:{seen.hexdigest()}"
                 if not self.has(repository, digest, size):
                     keep(blob_path(self._path, digest))

@@ -10,7 +10,7 @@ from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.manifests import MANIFEST_TYPE
 from layerbuild.registry.reference import check_repository, check_tag
-from layerbuild.registry.sending import UploadSession
+from layerbuild.registry.sending import Stream, UploadSession
 
 
 class RegistryDestination:
@@ -86,7 +86,8 @@ class RegistryDestination:
         advance: Callable[[int], None],
     ) -> str:
         """See `Destination.put_unnamed`."""
-        return self._client.upload_unnamed(self.full_name(repository), size, open, title=title, advance=advance)
+        stream = Stream(open=open, size=size, title=title)
+        return self._client.upload_unnamed(self.full_name(repository), stream, advance=advance)
 
     def manifest(self, repository: str, tag: str) -> bytes | None:
         """See `Destination.manifest`."""

@@ -11,10 +11,10 @@ from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
 from layerbuild.registry.manifests import MANIFEST_LIMIT
 from layerbuild.registry.reference import is_digest
-from layerbuild.registry.uploading import Uploads
+from layerbuild.registry.streaming import StreamUploads
 
 
-class RegistryClient(Uploads):
+class RegistryClient(StreamUploads):
     """A registry: its blobs and manifests. See `exchange.Exchange` for what it is made of."""
 
     def open_blob(self, repository: str, digest: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

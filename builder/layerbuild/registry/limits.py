@@ -5,8 +5,6 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-_GIB = 1024**3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -21,16 +19,20 @@ class Limits:
     largest: int | None = None
 
 
+_ECR = Limits(streams=False, largest=52_000 * 1024**2)
+
 KNOWN: tuple[tuple[str, Limits], ...] = (
-    ("*.dkr.ecr*.amazonaws.com", Limits(streams=False, largest=52_000 * 1024**2)),
-    ("*.dkr.ecr*.amazonaws.com.cn", Limits(streams=False, largest=52_000 * 1024**2)),
-    ("public.ecr.aws", Limits(streams=False, largest=52_000 * 1024**2)),
+    ("*.dkr.ecr*.amazonaws.com", _ECR),
+    ("*.dkr.ecr*.amazonaws.com.cn", _ECR),
+    ("*.dkr-ecr*.on.aws", _ECR),
+    ("public.ecr.aws", _ECR),
+    ("ecr-public.aws.com", _ECR),
     ("*-docker.pkg.dev", Limits(streams=False)),
     ("gcr.io", Limits(streams=False)),
     ("*.gcr.io", Limits(streams=False)),
-    # Their "10 GB" is read as the larger of what it may mean: what is refused here can be sent nowhere else.
-    ("ghcr.io", Limits(streams=False, largest=10 * _GIB)),
-    ("docker.io", Limits(largest=10 * _GIB)),
+    # "10 GB" is read as the most that it can mean: nothing that would be taken is refused here.
+    ("ghcr.io", Limits(streams=False, largest=10 * 1024**3)),
+    ("docker.io", Limits(largest=10 * 1024**3)),
 )
 """Patterns of hosts, as `reference.normal_host` writes them and without a port; the first that matches counts."""
 

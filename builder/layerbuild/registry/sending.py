@@ -85,6 +85,21 @@ def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
     return UploadSession(location=target)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Bytes to be sent.
+
+    Attributes:
+        open: opens them, anew for every try.
+        size: how many there must be.
+        title: names them in errors.
+    """
+
+    open: Callable[[], Iterator[bytes]]
+    size: int
+    title: str
+
+
 def checked(blob: Readable, sent: Counter) -> Generator[bytes, None, None]:
     """The bytes of `blob`. The last chunk is given only when all of them are known to be right.
 
@@ -96,27 +111,31 @@ def checked(blob: Readable, sent: Counter) -> Generator[bytes, None, None]:
         LayerbuildError: it cannot be read.
     """
     seen = hashlib.sha256()
-    pieces = _fed(blob.open, blob.size, blob.digest, seen)
+    pieces = _fed(Stream(open=blob.open, size=blob.size, title=blob.digest), seen)
     return _held_back(_right(pieces, blob.digest, seen.hexdigest), sent)
 
 
-def hashed(
-    open: Callable[[], Iterator[bytes]], size: int, *, title: str, seen: Digester, sent: Counter
-) -> Generator[bytes, None, None]:
-    """The bytes that `open` gives, each shown to `seen` in a thread of its own.
+def hashed(stream: Stream, seen: Digester, sent: Counter) -> Generator[bytes, None, None]:
+    """The bytes of `stream`, each shown to `seen` in a thread of its own.
 
     The last chunk is given only when nothing can fail any more, and `seen` has seen all.
 
     Args:
-        size: bytes that there must be.
-        title: names the blob in errors.
         sent: told of the bytes of each chunk when the next one is asked for.
 
     Raises:
-        ContentMismatch: there are more bytes, or fewer.
+        ContentMismatch: there are more bytes than `stream.size`, or fewer.
         LayerbuildError: whatever reading raises.
     """
-    return _held_back(_fed(open, size, title, seen), sent)
+    return _held_back(_fed(stream, seen), sent)
+
+
+def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """`pieces`, whose errors come as `SendFailed`."""
+    try:
+        yield from pieces
+    except LayerbuildError as error:
+        raise SendFailed(error) from None
 
 
 def _held_back(pieces: Generator[bytes, None, None], sent: Counter) -> Generator[bytes, None, None]:
@@ -138,34 +157,28 @@ def _right(pieces: Generator[bytes, None, None], digest: str, seen: Callable[[],
         raise _changed(digest, f"they have the digest sha256:{seen()}")
 
 
-def _fed(open: Callable[[], Iterator[bytes]], size: int, title: str, seen: Digester) -> Generator[bytes, None, None]:
-    yield from feed(_sized(_read(open, title), size, title), [seen], threads=size > CHUNK)
+def _fed(stream: Stream, seen: Digester) -> Generator[bytes, None, None]:
+    # a thread for a short body costs more than it wins
+    yield from feed(_sized(stream), [seen], threads=stream.size > CHUNK)
 
 
-def _sized(pieces: Iterator[bytes], size: int, title: str) -> Iterator[bytes]:
+def _sized(stream: Stream) -> Iterator[bytes]:
     count = 0
-    for piece in pieces:
+    for piece in _read(stream):
         count += len(piece)
-        if count > size:
-            raise _changed(title, f"there are more than the {size} bytes that there should be")
+        if count > stream.size:
+            raise _changed(stream.title, f"there are more than the {stream.size} bytes that there should be")
         yield piece
-    if count != size:
-        raise _changed(title, f"there are {count} bytes where there should be {size}")
+    if count != stream.size:
+        raise _changed(stream.title, f"there are {count} bytes where there should be {stream.size}")
 
 
-def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-    """`pieces`, whose errors come as `SendFailed`."""
+def _read(stream: Stream) -> Iterator[bytes]:
     try:
-        yield from pieces
-    except LayerbuildError as error:
-        raise SendFailed(error) from None
-
-
-def _read(open: Callable[[], Iterator[bytes]], title: str) -> Iterator[bytes]:
-    try:
-        yield from open()
+        yield from stream.open()
     except OSError as error:
-        raise SourceError(f"reading {title} failed", cause=error.strerror or type(error).__name__) from None
+        cause = error.strerror or type(error).__name__
+        raise SourceError(f"reading {stream.title} failed", cause=cause) from None
 
 
 def _changed(title: str, cause: str) -> ContentMismatch:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from urllib.parse import quote, urlencode
 
 import requests
 
 from layerbuild import http
-from layerbuild.errors import DestinationError, DigestFirst, LayerbuildError, LoginRequired, Unreachable
+from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, Unreachable
 from layerbuild.model import Readable
 from layerbuild.registry import answers
 from layerbuild.registry.exchange import Exchange
@@ -23,14 +21,9 @@ from layerbuild.registry.sending import (
     SendFailed,
     UploadSession,
     checked,
-    hashed,
     session_at,
     shielded,
 )
-
-# What registries answer to a PATCH that take none, or none of this length. 200 and 201 (ECR) mean: that was all.
-_NO_STREAMS = frozenset({200, 201, 400, 404, 405, 411, 413, 415, 416, 501})
-_RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,18})")
 
 
 class Uploads(Exchange):
@@ -39,7 +32,6 @@ class Uploads(Exchange):
     def __init__(self, host: str, *, client: http.Client, environ: Mapping[str, str], insecure: bool = False) -> None:
         super().__init__(host, client=client, environ=environ, insecure=insecure)
         self._limits = limits_of(self.host)
-        self._streams = self._limits.streams
 
     def head_blob(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob, or None if the repository lacks it.
@@ -84,7 +76,7 @@ class Uploads(Exchange):
     def cancel_upload(self, repository: str, session: UploadSession) -> None:
         """Gives a session back. Registries drop forgotten ones by themselves, so no failure of this is an error."""
         with contextlib.suppress(LayerbuildError):
-            response = self._exchange("DELETE", session.location, scopes=_push(repository), retries=0)
+            response = self._exchange("DELETE", session.location, scopes=push_scope(repository), retries=0)
             answers.read_refusal(response, self._logins.scrub)
 
     def upload_blob(
@@ -112,50 +104,12 @@ class Uploads(Exchange):
         self._check_size(blob.size, blob.digest)
         action = f"store {blob.digest} in {repository}"
 
-        def once(started: UploadSession, sent: Counter) -> str:
-            url = _closing(started, blob.digest)
-            response = self._send("PUT", url, repository, blob.size, lambda: checked(blob, sent), sent, blob.digest)
+        def once(session: UploadSession, sent: Counter) -> str:
+            url = closing(session, blob.digest)
+            response = self._send("PUT", url, repository, blob.size, lambda: checked(blob, sent), sent)
             return self._stored(response, blob.digest, action)
 
-        self._tried(repository, blob.size, once, advance, session)
-
-    def upload_unnamed(
-        self,
-        repository: str,
-        size: int,
-        open: Callable[[], Iterator[bytes]],
-        *,
-        title: str,
-        advance: Callable[[int], None],
-    ) -> str:
-        """Uploads bytes whose digest is known only when the last has gone: POST, one streamed PATCH, PUT.
-
-        A broken try is followed by another, as in `upload_blob`. What was sent for nothing is given back.
-
-        Args:
-            size: bytes that `open` gives.
-            open: opens the bytes, anew for every try.
-            title: names the blob in errors.
-            advance: told of bytes as they are sent; of a negative number when a try is given up.
-
-        Returns:
-            `sha256:<hex>`.
-
-        Raises:
-            DigestFirst: the registry does not take a blob in this way. Known ones are not asked, others once.
-            ContentMismatch: `open` gives more or fewer bytes. The registry keeps nothing.
-            DestinationError: the registry is down, or refuses, or takes no blob of that size.
-            LayerbuildError: whatever reading raises. The registry keeps nothing.
-        """
-        self._check_size(size, title)
-        if not self._streams:
-            raise self._digest_first("it is known for that")
-
-        def once(started: UploadSession, sent: Counter) -> str:
-            filled, digest = self._stream(started, repository, size, open, title, sent)
-            return self._close(filled, repository, digest, title)
-
-        return self._tried(repository, size, once, advance)
+        self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest)
 
     def _tried(
         self,
@@ -163,20 +117,27 @@ class Uploads(Exchange):
         size: int,
         once: Callable[[UploadSession, Counter], str],
         advance: Callable[[int], None],
+        *,
         session: UploadSession | None = None,
+        digest: str | None = None,
     ) -> str:
-        """The digest of what `once` stored, which is called with a session of its own each time."""
+        """Calls `once`, which uploads to the session that it is given, until it works: what it returns.
+
+        Args:
+            session: for the first try; every other has one of its own.
+            digest: of the blob, where it is known before it is sent.
+        """
         last = self._client.policy.retries
         for attempt in range(last + 1):
             started, session = session or self._start(repository), None
             sent = Counter(advance)
             try:
                 return once(started, sent)
-            except _Broken as broken:
+            except Broken as broken:
                 sent.take_back()
                 if attempt == last:
                     raise broken.failure from None
-                digest = broken.digest
+                digest = broken.digest or digest
             except BaseException as error:
                 sent.take_back()
                 self.cancel_upload(repository, started)
@@ -197,52 +158,6 @@ class Uploads(Exchange):
         answers.finish(response)
         return session_at(url, location, host=self.host)
 
-    def _stream(
-        self,
-        session: UploadSession,
-        repository: str,
-        size: int,
-        open: Callable[[], Iterator[bytes]],
-        title: str,
-        sent: Counter,
-    ) -> tuple[UploadSession, str]:
-        """The bytes in one PATCH: the session that holds them, and their digest."""
-        seen = hashlib.sha256()
-
-        def pieces() -> Generator[bytes, None, None]:
-            nonlocal seen
-            seen = hashlib.sha256()
-            return hashed(open, size, title=title, seen=seen, sent=sent)
-
-        response = self._send("PATCH", session.location, repository, size, pieces, sent)
-        url, status, headers = response.url, response.status_code, response.headers
-        if status not in (202, 204):
-            refusal = answers.read_refusal(response, self._logins.scrub)
-            if status in _NO_STREAMS:
-                self._streams = False
-                raise self._digest_first(f"it answered {status}" + (f", {refusal.words}" if refusal.words else ""))
-            raise self._failed(refusal, f"store {title} in {repository}")
-        answers.finish(response)
-        kept = _RANGE.fullmatch(headers.get("Range", ""))
-        if kept and int(kept[1]) + 1 < size:
-            raise _Broken(
-                DestinationError(
-                    f"the registry {self.host} did not keep all of {title}",
-                    cause=f"it says that it has {int(kept[1]) + 1} of {size} bytes",
-                    hint="try again, or ask whoever runs the registry",
-                )
-            )
-        location = headers.get("Location")
-        return session_at(url, location, host=self.host) if location else session, f"sha256:{seen.hexdigest()}"
-
-    def _close(self, session: UploadSession, repository: str, digest: str, title: str) -> str:
-        """Gives the bytes in a session their name. That can be tried again: nothing has to be sent for it."""
-        try:
-            response = self._exchange("PUT", _closing(session, digest), data=b"", scopes=_push(repository))
-        except Unreachable as error:
-            raise _Broken(answers.unreachable(self.host, error), digest) from None
-        return self._stored(response, digest, f"store {title} ({digest}) in {repository}")
-
     def _send(
         self,
         method: str,
@@ -251,9 +166,8 @@ class Uploads(Exchange):
         size: int,
         pieces: Callable[[], Generator[bytes, None, None]],
         sent: Counter,
-        digest: str | None = None,
     ) -> requests.Response:
-        """One request with a long body, not tried again: a session that broke is lost with many registries."""
+        """One request with a long body. It is not tried again: many registries lose a session that broke."""
         with contextlib.ExitStack() as opened:
 
             def body() -> http.Body | bytes:
@@ -265,9 +179,9 @@ class Uploads(Exchange):
 
             headers = {"Content-Type": "application/octet-stream"}
             try:
-                return self._exchange(method, url, data=body, headers=headers, scopes=_push(repository), retries=0)
+                return self._exchange(method, url, data=body, headers=headers, scopes=push_scope(repository), retries=0)
             except Unreachable as error:
-                raise _Broken(answers.unreachable(self.host, error), digest) from None
+                raise Broken(answers.unreachable(self.host, error)) from None
 
     def _stored(self, response: requests.Response, digest: str, action: str) -> str:
         """`digest`, if the answer to the PUT that ends an upload says that the blob is there."""
@@ -283,17 +197,11 @@ class Uploads(Exchange):
             )
         return digest
 
-    def _failed(self, refusal: answers.Refusal, action: str, digest: str | None = None) -> Exception:
+    def _failed(self, refusal: answers.Refusal, action: str, digest: str | None = None) -> Broken | DestinationError:
+        """What to raise after a refusal. `digest` is that of a blob that may be there all the same."""
         error = self._refused(refusal, action)
         # 404: the session has gone
-        return _Broken(error, digest) if refusal.status in http.RETRIED or refusal.status == 404 else error
-
-    def _digest_first(self, cause: str) -> DigestFirst:
-        return DigestFirst(
-            f"the registry {self.host} takes a blob only by its digest",
-            cause=cause,
-            hint="hash it first, and send it then",
-        )
+        return Broken(error, digest) if refusal.status in http.RETRIED or refusal.status == 404 else error
 
     def _check_size(self, size: int, title: str) -> None:
         if self._limits.largest is not None and size > self._limits.largest:
@@ -304,8 +212,8 @@ class Uploads(Exchange):
             )
 
 
-class _Broken(Exception):
-    """A try that failed where another may do better. `digest` is that of the blob, where it is known."""
+class Broken(Exception):
+    """A try that failed where another may do better. `digest` is that of the blob, where it is known by now."""
 
     def __init__(self, failure: DestinationError, digest: str | None = None) -> None:
         super().__init__(failure.message)
@@ -313,10 +221,11 @@ class _Broken(Exception):
         self.digest = digest
 
 
-def _closing(session: UploadSession, digest: str) -> str:
+def closing(session: UploadSession, digest: str) -> str:
     """The address of the PUT that ends an upload."""
     return f"{session.location}{'&' if '?' in session.location else '?'}digest={quote(digest, safe='')}"
 
 
-def _push(repository: str) -> tuple[str, ...]:
+def push_scope(repository: str) -> tuple[str, ...]:
+    """What uploads to `repository` need. The address of a session does not say it."""
     return (f"repository:{repository}:pull,push",)
