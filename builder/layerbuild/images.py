@@ -58,6 +58,11 @@ class ImageDeclaration:
     uses: tuple[LayerUse, ...]
     target: Target
 
+    @property
+    def repository(self) -> str:
+        """Where the image lands below a destination's prefix. Moves no byte of the image."""
+        return self.name if self.recipe.repository is None else self.recipe.repository
+
     @cached_property
     def settings(self) -> str:
         """16 hex digits over what shapes the image besides its base and its layers."""
@@ -81,6 +86,7 @@ def expand(project: Project) -> tuple[ImageDeclaration, ...]:
     expander = _Expander(project)
     images = [image for document in project.recipes for image in expander.recipe(document)]
     expander.refuse_twins(images)
+    expander.refuse_shared_tags(images)
     if expander.problems:
         raise ProjectError(list(dict.fromkeys(expander.problems)))
     return tuple(images)
@@ -154,9 +160,11 @@ class _Expander:
         return ImageDeclaration(name=name, recipe=recipe, document=document, uses=tuple(uses), target=target)
 
     def _check_names(self, name: str, recipe: Recipe, report: Report) -> None:
+        hint = "lower-case letters, digits, and single '.', '_' or '-' between"
         if not _IMAGE_NAME.fullmatch(name):
-            hint = "lower-case letters, digits, and single '.', '_' or '-' between"
             report(("name",), f"{name!r} is no image name", hint)
+        if recipe.repository is not None and not _IMAGE_NAME.fullmatch(recipe.repository):
+            report(("repository",), f"{recipe.repository!r} is no repository name", hint)
         for i, tag in enumerate(recipe.tags):
             if not _TAG.fullmatch(tag):
                 report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
@@ -247,6 +255,18 @@ class _Expander:
                     f" (the other is in {other.document.file})" if other.document is not image.document else ""
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
+
+    def refuse_shared_tags(self, images: Sequence[ImageDeclaration]) -> None:
+        """Two images under one tag of one repository would overwrite each other there. Without tags they cannot:
+        an image is tagged with its own digest then."""
+        seen: dict[tuple[str, str], ImageDeclaration] = {}
+        for image in images:
+            for i, tag in enumerate(image.recipe.tags):
+                other = seen.setdefault((image.repository, tag), image)
+                if other.name != image.name:
+                    hint = "let 'tags' or 'repository' use every variable of the matrix, or leave 'tags' out"
+                    message = f"images {other.name} and {image.name} would both be {image.repository}:{tag}"
+                    self.problems.append(image.document.problem(("tags", i), message, hint))
 
 
 def _has_template(raw: dict[str, Any]) -> bool:
