@@ -9,8 +9,7 @@ import pytest
 
 from builders import COMMIT, SHA, images_of, problems_of
 from layerbuild import project
-from layerbuild.errors import UsageError
-from layerbuild.images import ImageDeclaration, select
+from layerbuild.images import ImageDeclaration
 from layerbuild.kinds.requests import requests
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe
 from layerbuild.targets import builtins_of, target_of
@@ -116,20 +115,6 @@ def test_two_images_under_one_tag(tmp_path: Path) -> None:
 def test_a_tag_in_the_repository_that_is_another_images_name(tmp_path: Path) -> None:
     files = {"recipes/all.yaml": "tags: [a]\n", "recipes/one.yaml": "repository: all\ntags: [a]\n"}
     assert [p.message for p in problems_of(tmp_path, files)] == ["images all and one would both be all:a"]
-
-
-def test_selection(tmp_path: Path) -> None:
-    images = expanded(tmp_path, "matrix: {a: [sd15, sdxl, sd3]}\nname: 'x/{{ a }}'\n")
-
-    def names(*patterns: str) -> list[str]:
-        return [image.name for image in select(images, patterns)]
-
-    assert names() == ["x/sd15", "x/sdxl", "x/sd3"]
-    assert names("*/sd3", "x/sd1?") == ["x/sd15", "x/sd3"]
-    with pytest.raises(UsageError) as caught:
-        names("x/sd15", "x/sd16")
-    assert caught.value.message == "no image is called 'x/sd16'"
-    assert "did you mean 'x/sd15'?" in str(caught.value.hint)
 
 
 # --- layers ----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ One `ImageDeclaration` for every image, checked; nothing is fetched and no lock 
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from layerbuild.errors import Problem, ProjectError, UsageError
+from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
@@ -90,22 +89,6 @@ def expand(project: Project) -> tuple[ImageDeclaration, ...]:
     if expander.problems:
         raise ProjectError(list(dict.fromkeys(expander.problems)))
     return tuple(images)
-
-
-def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple[ImageDeclaration, ...]:
-    """The images whose names match any of `patterns` (shell globs); all where there are none.
-
-    Raises:
-        UsageError: a pattern matches nothing.
-    """
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(image.name, pattern) for image in images):
-            names = [image.name for image in images]
-            hint = f"images: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}{did_you_mean(pattern, names)}"
-            raise UsageError(f"no image is called {pattern!r}", hint=hint)
-    if not patterns:
-        return tuple(images)
-    return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
 
 
 _UNRENDERED = frozenset({"matrix", "vars"})

@@ -14,7 +14,7 @@ from layerbuild.execute.push import Pusher, Report
 
 @click.command("push")
 @click.argument("destination", metavar="DEST")
-@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.selection
 @options.insecure
 @options.frozen
 @options.as_json
@@ -36,7 +36,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
-    selected = workspace.select(arguments["patterns"])
+    selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock())
     built = builder.run(selected)
     workspace.record(builder, built, frozen=arguments["frozen"])
