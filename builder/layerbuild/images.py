@@ -17,7 +17,7 @@ from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
-from layerbuild.render import references, render_data, render_file
+from layerbuild.render import has_markup, render_data, render_file, strings
 from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
 from layerbuild.targets import Report, builtins_of, check_provider, flavor_of, target_of, version_of
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
@@ -91,8 +91,7 @@ def expand(project: Project) -> tuple[ImageDeclaration, ...]:
     return tuple(images)
 
 
-_UNRENDERED = frozenset({"matrix", "vars"})
-_FIRST = frozenset({*_UNRENDERED, "name", "base", "platform", "webui", "hf_home", "owner"})
+_FIRST = frozenset({"matrix", "vars", "name", "base", "platform", "webui", "hf_home", "owner"})
 """Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
 
 
@@ -105,13 +104,16 @@ class _Expander:
     def recipe(self, document: Document) -> Iterator[ImageDeclaration]:
         raw: dict[str, Any] = document.data
         matrix = raw.get("matrix") or {}
+        markup = frozenset(k for k, v in raw.items() if any(map(has_markup, strings(v)))) - {"matrix", "vars"}
         for values in itertools.product(*matrix.values()):
             variables = {**(raw.get("vars") or {}), **dict(zip(matrix, values, strict=True))}
-            image = self._image(document, raw, variables)
+            image = self._image(document, raw, markup, variables)
             if image is not None:
                 yield image
 
-    def _image(self, document: Document, raw: dict[str, Any], variables: dict[str, Any]) -> ImageDeclaration | None:
+    def _image(
+        self, document: Document, raw: dict[str, Any], markup: frozenset[str], variables: dict[str, Any]
+    ) -> ImageDeclaration | None:
         before = len(self.problems)
         fallback = Path(document.file).stem
 
@@ -119,9 +121,7 @@ class _Expander:
             self.problems.append(document.problem(path, message, hint))
 
         def render(keys: Iterable[str], context: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                k: v if k in _UNRENDERED else render_data(v, context, report, (k,)) for k, v in raw.items() if k in keys
-            }
+            return {k: render_data(v, context, report, (k,)) if k in markup else v for k, v in raw.items() if k in keys}
 
         # Where things lie comes first: every other string may use it.
         rendered = render(_FIRST, variables)
@@ -154,13 +154,15 @@ class _Expander:
 
     def _uses(self, recipe: Recipe, document: Document, context: Mapping[str, Any]) -> list[LayerUse]:
         uses = []
+        seen: set[str] = set()
         for i, name in enumerate(recipe.layers):
             if not name:
                 continue
-            if name in recipe.layers[:i]:
+            if name in seen:
                 message, hint = f"the layer {name!r} is listed twice", "remove one of them"
                 self.problems.append(document.problem(("layers", i), message, hint))
                 continue
+            seen.add(name)
             source = self.project.layers.get(name)
             if source is None:
                 hint = f"define it in layers/*.yaml{did_you_mean(name, self.project.layers)}"
@@ -172,9 +174,7 @@ class _Expander:
         return uses
 
     def _use(self, source: LayerSource, context: Mapping[str, Any]) -> LayerUse | None:
-        raw = source.raw
-        depends = {reference.partition(".")[0] for reference in references(raw)}
-        relevant = sorted(context if _has_template(raw) else depends & set(context))
+        relevant = sorted(context if source.has_template else source.variables & context.keys())
         identity = (source.name, repr([(name, context[name]) for name in relevant]))
         if identity not in self._cache:
             self._cache[identity] = self._render_layer(source, context)
@@ -250,8 +250,3 @@ class _Expander:
                     hint = "let 'tags' or 'repository' use every variable of the matrix, or leave 'tags' out"
                     message = f"images {other.name} and {image.name} would both be {image.repository}:{tag}"
                     self.problems.append(image.document.problem(("tags", i), message, hint))
-
-
-def _has_template(raw: dict[str, Any]) -> bool:
-    files = raw.get("files")
-    return isinstance(files, dict) and any(isinstance(f, dict) and "template" in f for f in files.values())
