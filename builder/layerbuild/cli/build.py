@@ -14,7 +14,7 @@ from layerbuild.execute.build import BuiltImage
 
 
 @click.command("build")
-@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.selection
 @options.insecure
 @options.frozen
 @options.as_json
@@ -26,7 +26,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     lockfile.yaml. It writes no image: 'layerbuild push' does, to a registry or to oci:DIR.
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
-    selected = workspace.select(arguments["patterns"])
+    selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock())
     built = builder.run(selected)
     changed = workspace.record(builder, built.images, frozen=arguments["frozen"])

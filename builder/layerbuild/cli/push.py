@@ -17,7 +17,7 @@ from layerbuild.execute.report import Report
 
 @click.command("push")
 @click.argument("destination", metavar="DEST")
-@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.selection
 @click.option(
     "--no-store",
     is_flag=True,
@@ -46,7 +46,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
-    selected = workspace.select(arguments["patterns"])
+    selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
