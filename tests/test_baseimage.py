@@ -144,11 +144,13 @@ def test_a_layout_that_lacks_its_index(tmp_path: Path) -> None:
 def test_where_a_base_can_be_mounted_from(tmp_path: Path) -> None:
     source = base("docker.io/debian:12", tmp_path)
     assert (source.host, source.repository) == ("docker.io", "library/debian")
-    assert source.name == "library/debian"
+    assert (source.name, source.tag) == ("library/debian", "12")
     source = base("oci:x:y", tmp_path)
     assert (source.host, source.repository, source.name) == (None, None, "y")
-    assert base("oci:x:acme/y:1", tmp_path).name == "acme/y"
-    assert base(f"oci:x@sha256:{'0' * 64}", tmp_path).name is None
+    source = base("oci:x:acme/y:1", tmp_path)
+    assert (source.name, source.tag) == ("acme/y", "1")
+    source = base(f"oci:x@sha256:{'0' * 64}", tmp_path)
+    assert (source.name, source.tag) == (None, None)
 
 
 @pytest.mark.parametrize("reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64])

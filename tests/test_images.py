@@ -9,8 +9,7 @@ import pytest
 
 from builders import COMMIT, SHA, images_of, problems_of
 from layerbuild import project
-from layerbuild.errors import UsageError
-from layerbuild.images import ImageDeclaration, select
+from layerbuild.images import ImageDeclaration
 from layerbuild.kinds.requests import requests
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe
 from layerbuild.targets import builtins_of, target_of
@@ -90,18 +89,32 @@ def test_tags(tmp_path: Path) -> None:
     ]
 
 
-def test_selection(tmp_path: Path) -> None:
-    images = expanded(tmp_path, "matrix: {a: [sd15, sdxl, sd3]}\nname: 'x/{{ a }}'\n")
+def test_repositories(tmp_path: Path) -> None:
+    recipe = "matrix: {a: [x, y]}\nname: 'i-{{ a }}'\ntags: ['{{ a }}']\n"
+    assert [i.repository for i in expanded(tmp_path / "a", recipe)] == ["i-x", "i-y"]
+    shared = expanded(tmp_path / "b", recipe + "repository: all/{{ image.name[0] }}\n")
+    assert [(i.name, i.repository) for i in shared] == [("i-x", "all/i"), ("i-y", "all/i")]
+    # It moves no byte of the image.
+    assert [i.settings for i in shared] == [i.settings for i in expanded(tmp_path / "c", recipe)]
+    assert fault(tmp_path / "d", "repository: A\n").startswith(
+        "recipes/r.yaml:1: repository: 'A' is no repository name"
+    )
+    assert "no repository name" in fault(tmp_path / "e", "repository: ''\n")
 
-    def names(*patterns: str) -> list[str]:
-        return [image.name for image in select(images, patterns)]
 
-    assert names() == ["x/sd15", "x/sdxl", "x/sd3"]
-    assert names("*/sd3", "x/sd1?") == ["x/sd15", "x/sd3"]
-    with pytest.raises(UsageError) as caught:
-        names("x/sd15", "x/sd16")
-    assert caught.value.message == "no image is called 'x/sd16'"
-    assert "did you mean 'x/sd15'?" in str(caught.value.hint)
+def test_two_images_under_one_tag(tmp_path: Path) -> None:
+    recipe = "matrix: {a: [x, y]}\nname: 'i-{{ a }}'\nrepository: all\n"
+    text = fault(tmp_path / "a", recipe + "tags:\n- '{{ a }}'\n- newest\n")
+    assert text.startswith("recipes/r.yaml:6: tags.1: images i-x and i-y would both be all:newest\n")
+    assert "leave 'tags' out" in text
+    # Without tags each has its own digest for one.
+    assert len(expanded(tmp_path / "b", recipe)) == 2
+    assert len(expanded(tmp_path / "c", recipe + "tags: ['{{ a }}', '{{ a }}']\n")) == 2
+
+
+def test_a_tag_in_the_repository_that_is_another_images_name(tmp_path: Path) -> None:
+    files = {"recipes/all.yaml": "tags: [a]\n", "recipes/one.yaml": "repository: all\ntags: [a]\n"}
+    assert [p.message for p in problems_of(tmp_path, files)] == ["images all and one would both be all:a"]
 
 
 # --- layers ----------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def test_keys_are_strings(key: str) -> None:
         "!!binary aGk=",
         "!!bool foo",
         "!!int foo",
+        "!!int ''",
+        "!!timestamp foo",
         "!!float foo",
         "!foo bar",
         "!foo {a: 1}",
@@ -101,6 +103,39 @@ def test_alias_bomb_is_refused() -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     [found] = problems("\n".join(lines))
     assert "aliases" in found.message
+
+
+@pytest.mark.parametrize("place", ["a0: *a29", "? *a29\n: 1", "b: !foo [*a29]"])
+def test_an_alias_bomb_where_nobody_looks_is_refused(place: str) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: !foo &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    assert "aliases" in problems("\n".join([*lines, place]))[-1].message
+
+
+def test_aliases_in_anchors_and_as_keys() -> None:
+    document = parse("a: &x k\nb: &y {*x : [*x, &z {c: *x}]}\nd: [*y, *z]\n", "f.yaml")
+    inner = {"k": ["k", {"c": "k"}]}
+    assert document.data == {"a": "k", "b": inner, "d": [inner, {"c": "k"}]}
+    # What an alias stands for has the lines of the place where it is written.
+    assert (document.line(("d",)), document.line(("d", 0, "k", 1, "c"))) == (3, 2)
+
+
+def test_anchors_that_make_no_sense() -> None:
+    [found] = problems("a: &x 1\nb: &x 2\n")
+    assert (found.line, found.message) == (2, "not valid YAML: found duplicate anchor 'x'")
+    [found] = problems("a: 1\nb: *y\n")
+    assert (found.line, found.message) == (2, "not valid YAML: found undefined alias 'y'")
+
+
+def test_lines_of_a_sound_file_are_not_read() -> None:
+    document = parse("a: [1, 2]\n", "f.yaml")
+    assert "lines" not in vars(document)
+    assert document.line(("a", 1)) == 1 and "lines" in vars(document)
+
+
+def test_equal_texts_are_held_once() -> None:
+    one, other = parse("- sha256:0123456789\n- {a: sha256:0123456789}\n", "f.yaml").data
+    assert one is other["a"]
 
 
 def test_an_alias_of_itself_is_refused() -> None:

@@ -31,11 +31,13 @@ class Backend(Protocol):
         host: the registry, as in `Reference.host`; None for a layout.
         repository: the full name on that registry; None for a layout.
         name: what the image is called there, without its tag; None where only a digest is known.
+        tag: by which it was asked for; None where it was by a digest.
     """
 
     host: str | None
     repository: str | None
     name: str | None
+    tag: str | None
 
     def top(self) -> tuple[str, bytes]:
         """Media type and bytes of what the reference names."""
@@ -71,6 +73,7 @@ class RegistryBackend:
         self.host: str | None = reference.host
         self.repository: str | None = reference.repository
         self.name: str | None = reference.repository
+        self.tag: str | None = reference.tag
 
     def top(self) -> tuple[str, bytes]:
         """See `Backend.top`."""
@@ -105,7 +108,9 @@ class LayoutBackend:
         self._path = path
         self._entry_name = name
         self._digest = digest
-        self.name: str | None = name.partition(":")[0] if name else None
+        said, _, tag = (name or "").partition(":")
+        self.name: str | None = said or None
+        self.tag: str | None = tag or None
 
     @classmethod
     def of(cls, reference: str, directory: Path) -> LayoutBackend:

@@ -55,6 +55,10 @@ class BaseSource(Protocol):
     def name(self) -> str | None:
         """What the image is called there, without its tag; None where only a digest is known."""
 
+    @property
+    def tag(self) -> str | None:
+        """The tag that the reference names; None where it names none."""
+
     def resolve(self, platform: str) -> str:
         """The digest of the image manifest for a platform, `linux/amd64` or `linux/arm64/v8`.
 
@@ -113,6 +117,7 @@ class _Base:
         self.host = backend.host
         self.repository = backend.repository
         self.name = backend.name
+        self.tag = backend.tag
         self._backend = backend
 
     def resolve(self, platform: str) -> str:

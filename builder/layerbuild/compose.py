@@ -12,19 +12,15 @@ from dataclasses import dataclass, replace
 
 from layerbuild.buckets import Buckets
 from layerbuild.errors import Problem, ProjectError
+from layerbuild.imagelayers import LayerMaker
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import huggingface, outer_paths, requests
-from layerbuild.layering import RANKS, ComposedLayer, LayerMaker
+from layerbuild.layering import RANKS, ComposedLayer, Contributions
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Target
 from layerbuild.paths import parents
 from layerbuild.schema import WebuiLayer
-from layerbuild.webui.hashcache import (
-    FactName,
-    PlacedModel,
-    cache_path,
-    collisions,
-)
+from layerbuild.webui.hashcache import FactName, PlacedModel, cache_path
 from layerbuild.webui.releases import parse_version, version_of_commit
 
 MAX_LAYERS = 127
@@ -56,6 +52,11 @@ class ComposedImage:
         """The image's name."""
         return self.declaration.name
 
+    @property
+    def repository(self) -> str:
+        """Where it lands at a destination."""
+        return self.declaration.repository
+
 
 def compose(images: Sequence[ImageDeclaration], lock: Lock) -> tuple[ComposedImage, ...]:
     """Every image of `images`. `lock.layers` must hold every pin key that they use.
@@ -66,8 +67,9 @@ def compose(images: Sequence[ImageDeclaration], lock: Lock) -> tuple[ComposedIma
         ProjectError: two models of an image would be taken for one another, or it has too many layers.
         SourceError: a source cannot serve the way in which a declaration uses it.
     """
-    drafts = [_compose_one(image, lock) for image in images]
-    problems = [problem for draft in drafts for problem in _problems(draft)]
+    contributions = Contributions(lock)
+    problems: list[Problem] = []
+    drafts = [_compose_one(image, lock, contributions, problems) for image in images]
     if problems:
         raise ProjectError(list(dict.fromkeys(problems)))
     by_recipe: dict[int, Counter[str]] = {}
@@ -77,17 +79,24 @@ def compose(images: Sequence[ImageDeclaration], lock: Lock) -> tuple[ComposedIma
     return tuple(_ordered(d, by_recipe[id(d.declaration.document)], lock) for d in drafts)
 
 
-def _compose_one(image: ImageDeclaration, lock: Lock) -> ComposedImage:
+def _compose_one(
+    image: ImageDeclaration, lock: Lock, contributions: Contributions, problems: list[Problem]
+) -> ComposedImage:
     locked = lock.images.get(image.name)
     base = locked.base if locked else None
     known = tuple(d for d in base.directories.values() if d is not None) if base else ()
     target = replace(image.target, directories=known, version=image.target.version or _locked_version(image, lock))
-    maker = LayerMaker(image, target, lock)
+    maker = LayerMaker(image, target, lock, contributions)
     for use in image.uses:
         maker.add(use)
     buckets = maker.share_layers(locked.buckets if locked else None)
     maker.derived()
     maker.check_paths()
+    problems += maker.confused()
+    count = len(maker.layers)
+    if count > MAX_LAYERS:
+        message = f"image {image.name} has {count} layers without its base's, runtimes stop at {MAX_LAYERS}"
+        problems.append(image.document.problem(("layers",), message, "split the recipe into several images"))
     return ComposedImage(
         declaration=image,
         base=base,
@@ -107,20 +116,6 @@ def _locked_version(image: ImageDeclaration, lock: Lock) -> tuple[int, ...] | No
             text = version_of_commit(pin.revision or "") or pin.version
             return parse_version(text) if text else None
     return None
-
-
-def _problems(image: ComposedImage) -> list[Problem]:
-    document = image.declaration.document
-    found = []
-    for one, other, shared in collisions(image.models, image.target):
-        hint = f"give one of them another 'filename', or leave one out of {image.name}"
-        message = f"{one.layer} and {other.layer} are both {shared!r} to the webui, in image {image.name}"
-        found.append(document.problem(("layers",), message, hint))
-    count = len(image.layers)
-    if count > MAX_LAYERS:
-        message = f"image {image.name} has {count} layers without its base's, runtimes stop at {MAX_LAYERS}"
-        found.append(document.problem(("layers",), message, "split the recipe into several images"))
-    return found
 
 
 def _ordered(image: ComposedImage, shared: Mapping[str, int], lock: Lock) -> ComposedImage:

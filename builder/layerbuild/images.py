@@ -5,7 +5,6 @@ One `ImageDeclaration` for every image, checked; nothing is fetched and no lock 
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from layerbuild.errors import Problem, ProjectError, UsageError
+from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target, canonical_json, sha256_hex
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
-from layerbuild.render import references, render_data, render_file
+from layerbuild.render import has_markup, render_data, render_file, strings
 from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
 from layerbuild.targets import Report, builtins_of, check_provider, flavor_of, target_of, version_of
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
@@ -58,6 +57,11 @@ class ImageDeclaration:
     uses: tuple[LayerUse, ...]
     target: Target
 
+    @property
+    def repository(self) -> str:
+        """Where the image lands below a destination's prefix. Moves no byte of the image."""
+        return self.name if self.recipe.repository is None else self.recipe.repository
+
     @cached_property
     def settings(self) -> str:
         """16 hex digits over what shapes the image besides its base and its layers."""
@@ -81,29 +85,13 @@ def expand(project: Project) -> tuple[ImageDeclaration, ...]:
     expander = _Expander(project)
     images = [image for document in project.recipes for image in expander.recipe(document)]
     expander.refuse_twins(images)
+    expander.refuse_shared_tags(images)
     if expander.problems:
         raise ProjectError(list(dict.fromkeys(expander.problems)))
     return tuple(images)
 
 
-def select(images: Sequence[ImageDeclaration], patterns: Sequence[str]) -> tuple[ImageDeclaration, ...]:
-    """The images whose names match any of `patterns` (shell globs); all where there are none.
-
-    Raises:
-        UsageError: a pattern matches nothing.
-    """
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(image.name, pattern) for image in images):
-            names = [image.name for image in images]
-            hint = f"images: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}{did_you_mean(pattern, names)}"
-            raise UsageError(f"no image is called {pattern!r}", hint=hint)
-    if not patterns:
-        return tuple(images)
-    return tuple(i for i in images if any(fnmatch.fnmatchcase(i.name, p) for p in patterns))
-
-
-_UNRENDERED = frozenset({"matrix", "vars"})
-_FIRST = frozenset({*_UNRENDERED, "name", "base", "platform", "webui", "hf_home", "owner"})
+_FIRST = frozenset({"matrix", "vars", "name", "base", "platform", "webui", "hf_home", "owner"})
 """Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
 
 
@@ -116,13 +104,16 @@ class _Expander:
     def recipe(self, document: Document) -> Iterator[ImageDeclaration]:
         raw: dict[str, Any] = document.data
         matrix = raw.get("matrix") or {}
+        markup = frozenset(k for k, v in raw.items() if any(map(has_markup, strings(v)))) - {"matrix", "vars"}
         for values in itertools.product(*matrix.values()):
             variables = {**(raw.get("vars") or {}), **dict(zip(matrix, values, strict=True))}
-            image = self._image(document, raw, variables)
+            image = self._image(document, raw, markup, variables)
             if image is not None:
                 yield image
 
-    def _image(self, document: Document, raw: dict[str, Any], variables: dict[str, Any]) -> ImageDeclaration | None:
+    def _image(
+        self, document: Document, raw: dict[str, Any], markup: frozenset[str], variables: dict[str, Any]
+    ) -> ImageDeclaration | None:
         before = len(self.problems)
         fallback = Path(document.file).stem
 
@@ -130,9 +121,7 @@ class _Expander:
             self.problems.append(document.problem(path, message, hint))
 
         def render(keys: Iterable[str], context: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                k: v if k in _UNRENDERED else render_data(v, context, report, (k,)) for k, v in raw.items() if k in keys
-            }
+            return {k: render_data(v, context, report, (k,)) if k in markup else v for k, v in raw.items() if k in keys}
 
         # Where things lie comes first: every other string may use it.
         rendered = render(_FIRST, variables)
@@ -154,22 +143,26 @@ class _Expander:
         return ImageDeclaration(name=name, recipe=recipe, document=document, uses=tuple(uses), target=target)
 
     def _check_names(self, name: str, recipe: Recipe, report: Report) -> None:
+        hint = "lower-case letters, digits, and single '.', '_' or '-' between"
         if not _IMAGE_NAME.fullmatch(name):
-            hint = "lower-case letters, digits, and single '.', '_' or '-' between"
             report(("name",), f"{name!r} is no image name", hint)
+        if recipe.repository is not None and not _IMAGE_NAME.fullmatch(recipe.repository):
+            report(("repository",), f"{recipe.repository!r} is no repository name", hint)
         for i, tag in enumerate(recipe.tags):
             if not _TAG.fullmatch(tag):
                 report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
 
     def _uses(self, recipe: Recipe, document: Document, context: Mapping[str, Any]) -> list[LayerUse]:
         uses = []
+        seen: set[str] = set()
         for i, name in enumerate(recipe.layers):
             if not name:
                 continue
-            if name in recipe.layers[:i]:
+            if name in seen:
                 message, hint = f"the layer {name!r} is listed twice", "remove one of them"
                 self.problems.append(document.problem(("layers", i), message, hint))
                 continue
+            seen.add(name)
             source = self.project.layers.get(name)
             if source is None:
                 hint = f"define it in layers/*.yaml{did_you_mean(name, self.project.layers)}"
@@ -181,9 +174,7 @@ class _Expander:
         return uses
 
     def _use(self, source: LayerSource, context: Mapping[str, Any]) -> LayerUse | None:
-        raw = source.raw
-        depends = {reference.partition(".")[0] for reference in references(raw)}
-        relevant = sorted(context if _has_template(raw) else depends & set(context))
+        relevant = sorted(context if source.has_template else source.variables & context.keys())
         identity = (source.name, repr([(name, context[name]) for name in relevant]))
         if identity not in self._cache:
             self._cache[identity] = self._render_layer(source, context)
@@ -248,7 +239,14 @@ class _Expander:
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
 
-
-def _has_template(raw: dict[str, Any]) -> bool:
-    files = raw.get("files")
-    return isinstance(files, dict) and any(isinstance(f, dict) and "template" in f for f in files.values())
+    def refuse_shared_tags(self, images: Sequence[ImageDeclaration]) -> None:
+        """Two images under one tag of one repository would overwrite each other there. Without tags they cannot:
+        an image is tagged with its own digest then."""
+        seen: dict[tuple[str, str], ImageDeclaration] = {}
+        for image in images:
+            for i, tag in enumerate(image.recipe.tags):
+                other = seen.setdefault((image.repository, tag), image)
+                if other.name != image.name:
+                    hint = "let 'tags' or 'repository' use every variable of the matrix, or leave 'tags' out"
+                    message = f"images {other.name} and {image.name} would both be {image.repository}:{tag}"
+                    self.problems.append(image.document.problem(("tags", i), message, hint))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.errors import DriftError, LockError
-from layerbuild.images import ImageDeclaration
+from layerbuild.images import ImageDeclaration, LayerUse
 from layerbuild.kinds.requests import declaration_digest, requests
 from layerbuild.lockmodel import PENDING, Lock
 
@@ -30,7 +30,7 @@ def checked(
         LockError: it never could: a source was not reached when it was made.
     """
     wanted = {image.name for image in selected}
-    faults = {image.name: _faults(image, lock) for image in images}
+    faults = _faults(images, lock)
     refuse({name: found for name, found in faults.items() if name in wanted and found})
     composed = compose([image for image in images if not faults[image.name]], lock)
     chosen = tuple(image for image in composed if image.name in wanted)
@@ -60,20 +60,33 @@ def refuse(faults: dict[str, list[str]]) -> None:
     raise DriftError(f"the lock does not say what the declarations say:\n{text}{more}", hint=RELOCK)
 
 
-def _faults(image: ImageDeclaration, lock: Lock) -> list[str]:
-    """What keeps the image from being composed at all."""
+def _faults(images: Sequence[ImageDeclaration], lock: Lock) -> dict[str, list[str]]:
+    """By image, what keeps it from being composed at all."""
+    # Most declarations are used by many images: each is compared with its pins once.
+    uses = {id(use): use for image in images for use in image.uses}
+    of_uses = {name: fault for name, use in uses.items() if (fault := _fault_of_use(use, lock))}
+    return {
+        image.name: [of_uses[id(use)] for use in image.uses if id(use) in of_uses] + _faults_of_image(image, lock)
+        for image in images
+    }
+
+
+def _fault_of_use(use: LayerUse, lock: Lock) -> str | None:
+    locked = lock.layers.get(use.pin_key)
+    if use.pin_key in lock.unlocked:
+        return f"unlocked: {use.pin_key}: {lock.unlocked[use.pin_key]}"
+    if locked is None:
+        return f"{use.pin_key} is not in the lock"
+    asked = requests(use.layer)
+    if locked.declaration != declaration_digest(asked):
+        return f"{use.pin_key} has changed since it was locked, or its digest was edited"
+    if set(locked.pins) != set(asked):
+        return f"{use.pin_key} has other pins in the lock than its declaration asks for"
+    return None
+
+
+def _faults_of_image(image: ImageDeclaration, lock: Lock) -> list[str]:
     found = []
-    for use in image.uses:
-        locked = lock.layers.get(use.pin_key)
-        asked = requests(use.layer)
-        if use.pin_key in lock.unlocked:
-            found.append(f"unlocked: {use.pin_key}: {lock.unlocked[use.pin_key]}")
-        elif locked is None:
-            found.append(f"{use.pin_key} is not in the lock")
-        elif locked.declaration != declaration_digest(asked):
-            found.append(f"{use.pin_key} has changed since it was locked, or its digest was edited")
-        elif set(locked.pins) != set(asked):
-            found.append(f"{use.pin_key} has other pins in the lock than its declaration asks for")
     base = image.recipe.base
     entry = lock.images.get(image.name)
     if f"base:{base}" in lock.unlocked:
@@ -122,11 +135,12 @@ def drift(images: Sequence[ImageDeclaration], lock: Lock) -> list[str]:
     """
     found: list[str] = []
     usable = []
+    faults = _faults(images, lock)
     for image in images:
         waits = _waits(image, lock)
-        faults = [] if waits and image.name not in lock.images else _faults(image, lock)
-        found += [line for line in faults if not line.startswith("unlocked: ")]
-        if not faults and not waits:
+        if not waits or image.name in lock.images:
+            found += [line for line in faults[image.name] if not line.startswith("unlocked: ")]
+        if not faults[image.name] and not waits:
             usable.append(image)
     composed = compose(usable, lock)
     for made in composed:

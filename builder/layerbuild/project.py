@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from layerbuild import yamlfile
 from layerbuild.errors import Problem, ProjectError, UsageError
 from layerbuild.fields import MEANINGS
-from layerbuild.render import has_markup
+from layerbuild.render import has_markup, references
 from layerbuild.schema import LAYER_KINDS, Layer, Recipe
 from layerbuild.yamlfile import Document, KeyPath
 
@@ -33,6 +34,17 @@ class LayerSource:
     def raw(self) -> Any:
         """The mapping under the layer's name."""
         return self.document.data[self.name]
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables that its strings refer to."""
+        return frozenset(reference.partition(".")[0] for reference in references(self.raw))
+
+    @cached_property
+    def has_template(self) -> bool:
+        """Whether a file of it is a template, which may refer to any variable."""
+        files = self.raw.get("files")
+        return isinstance(files, dict) and any(isinstance(f, dict) and "template" in f for f in files.values())
 
 
 @dataclass(frozen=True, kw_only=True)

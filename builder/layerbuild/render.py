@@ -25,7 +25,7 @@ _MARKS = ("{{", "{%", "{#")
 
 def has_markup(value: Any) -> bool:
     """Whether `value` is a string that Jinja2 would change."""
-    return isinstance(value, str) and any(mark in value for mark in _MARKS)
+    return isinstance(value, str) and "{" in value and any(mark in value for mark in _MARKS)
 
 
 @lru_cache(maxsize=32)

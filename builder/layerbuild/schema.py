@@ -279,6 +279,9 @@ class Recipe(_Strict):
     layers: list[str] = Field(default_factory=list, description="Names from layers/ or the catalog. '' is skipped.")
     config: ImageConfig = Field(default_factory=ImageConfig, description="The image's runtime configuration.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Manifest annotations.")
+    repository: str | None = Field(
+        default=None, description="Where an image lands: PREFIX/REPOSITORY:TAG. Default: its name."
+    )
     tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of the manifest digest.")
     compression: Literal["zstd", "gzip"] = Field(default="zstd", description="Of all layers but weights.")
     stacking: Literal["software-first", "weights-first"] = Field(

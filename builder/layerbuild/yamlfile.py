@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from layerbuild.errors import Problem, ProjectError
+from layerbuild.yamlevents import Events, Excess, broken, deeper
 
 _MAX_DEPTH = 64
 
@@ -24,15 +26,22 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A parsed file: its data, and where each key and item stands (1-based lines).
+    """A parsed file: its data, and its text, which tells where each key and item stands.
 
     `rewritten` holds the text of numbers that a string made of them would not repeat: 1.10 is 1.1.
     """
 
     file: str
     data: Any
-    lines: Mapping[KeyPath, int]
+    text: str = field(repr=False)
     rewritten: Mapping[KeyPath, str] = field(default_factory=dict)
+
+    @cached_property
+    def lines(self) -> Mapping[KeyPath, int]:
+        """The 1-based line of every key and item. Read when somebody asks: those of a sound file never are."""
+        lines: dict[KeyPath, int] = {}
+        _Reader(self.text, self.file, lines=lines).document()
+        return lines
 
     def line(self, path: KeyPath) -> int | None:
         """The line of `path`, or of the nearest thing around it."""
@@ -57,26 +66,20 @@ def parse(text: str, file: str) -> Document:
     Raises:
         ProjectError: not YAML, or YAML that this project does not take.
     """
+    reader = _Reader(text, file)
     try:
-        _refuse_depth(text, file)
-        loader = _BaseLoader(text)
-        try:
-            root = loader.get_single_node()
-        finally:
-            loader.dispose()
+        data = reader.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
         message = " ".join(part for part in (error.context, error.problem) if part)
         raise ProjectError([Problem(file=file, line=line, message=f"not valid YAML: {message}")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise ProjectError([Problem(file=file, message=f"not valid YAML: {first}")]) from None
-    reader = _Reader(file, limit=len(text) + 1)
-    data = None if root is None else reader.read(root, ())
     if reader.problems:
         raise ProjectError(reader.problems)
-    return Document(file=file, data=data, lines=reader.lines, rewritten=reader.rewritten)
+    return Document(file=file, data=data, text=text, rewritten=reader.rewritten)
 
 
 def load(path: Path, name: str) -> Document:
@@ -90,114 +93,168 @@ def load(path: Path, name: str) -> Document:
     return parse(text, name)
 
 
-_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-_PLAIN_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
-
-
-def _refuse_depth(text: str, file: str) -> None:
-    """Before anything recurses: libyaml's own composer ends the process when nesting exhausts the stack."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_BaseLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
-                line = event.start_mark.line + 1 if event.start_mark else None
-                message = f"nested more than {_MAX_DEPTH} levels deep"
-                raise ProjectError([Problem(file=file, line=line, message=message, hint="flatten it")])
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-class _Stop(Exception):
-    """The document is beyond reading further."""
+_TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_PLAIN_TAGS = frozenset({None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 
 class _Reader:
-    """Turns YAML nodes into data, keeping lines."""
+    """Turns the text of one document into data.
 
-    def __init__(self, file: str, *, limit: int) -> None:
-        # Without aliases every node costs at least one character; with honest ones, hardly less.
-        self._limit = limit
+    Args:
+        lines: is given the line of every path, unless it is None.
+    """
+
+    def __init__(self, text: str, file: str, *, lines: dict[KeyPath, int] | None = None) -> None:
+        self._events = Events(text)
+        self._lines = lines
         self.file = file
-        self.lines: dict[KeyPath, int] = {}
         self.rewritten: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
-        self._nodes = 0
         self._scalars = yaml.constructor.SafeConstructor()
+        self._texts: dict[str, str] = {}
 
-    def read(self, node: yaml.Node, path: KeyPath) -> Any:
+    def document(self) -> Any:
+        """The data; None where the text holds none, or cannot be read to its end.
+
+        Raises:
+            yaml.YAMLError: not YAML.
+        """
         try:
-            return self._read(node, path)
-        except _Stop:
+            return self._document()
+        except Excess as stop:
+            self._fail(stop.event, (), *stop.args)
             return None
+        finally:
+            self._events.close()
 
-    def _fail(self, node: yaml.Node, path: KeyPath, message: str, hint: str | None = None) -> None:
+    def _document(self) -> Any:
+        self._events.next()  # the stream's start
+        if isinstance(self._events.next(), yaml.StreamEndEvent):
+            return None
+        data = self._read(self._events.next(), ())
+        self._events.next()  # the document's end
+        event = self._events.next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise broken(event, "expected a single document in the stream but found another document")
+        return data
+
+    def _fail(self, event: Any, path: KeyPath, message: str, hint: str | None = None) -> None:
         key = ".".join(str(part) for part in path) or None
-        line = node.start_mark.line + 1
+        line = event.start_mark.line + 1
         self.problems.append(Problem(file=self.file, line=line, key=key, message=message, hint=hint))
 
-    def _read(self, node: yaml.Node, path: KeyPath) -> Any:
-        self._nodes += 1
-        if self._nodes > self._limit or len(path) > _MAX_DEPTH:
-            self._fail(
-                node, path[:4], "too large once its aliases are expanded", "write the values out, or split the file"
-            )
-            raise _Stop
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
-            self._fail(node, path, f"the tag {node.tag!r} means nothing here", "remove the tag")
+    def _read(self, event: Any, path: KeyPath) -> Any:
+        if self._lines is not None:
+            self._lines.setdefault(path, event.start_mark.line + 1)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, path)
+        if len(path) >= _MAX_DEPTH:
+            raise Excess(event, f"nested more than {_MAX_DEPTH} levels deep", "flatten it")
+        if event.tag not in _PLAIN_TAGS:
+            self._fail(event, path, f"the tag {event.tag!r} means nothing here", "remove the tag")
+            self._skip()
             return None
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._read(item, (*path, i)) for i, item in enumerate(node.value)]
-        return self._scalar(node, path)
+        return self._mapping(event, path) if isinstance(event, yaml.MappingStartEvent) else self._sequence(path)
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+    def _skip(self) -> None:
+        """To the end of a collection that has begun."""
+        depth = 1
+        while depth:
+            depth += deeper(self._events.next())
+
+    def _sequence(self, path: KeyPath) -> list[Any]:
+        result: list[Any] = []
+        while not isinstance(event := self._events.next(), yaml.SequenceEndEvent):
+            result.append(self._read(event, (*path, len(result))))
+        return result
+
+    def _mapping(self, start: yaml.Event, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        lines: dict[str, int] = {}
         merged: list[Any] = []
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                value = self._read(value_node, (*path, "<<"))
+        while not isinstance(key := self._events.next(), yaml.MappingEndEvent):
+            tag = _tag(key)
+            if tag == _MERGE:
+                value = self._read(self._events.next(), (*path, "<<"))
                 merged += value if isinstance(value, list) else [value]
                 continue
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
-                self._fail(key_node, path, f"the key {shown!r} is not a string", "put it in quotes")
+            name = self._name(key, tag, path, lines)
+            if name is None:
+                self._pass_over()
                 continue
-            name = key_node.value
             here: KeyPath = (*path, name)
-            if name in result:
-                self._fail(key_node, here, f"this key already stands in line {self.lines[here]}", "remove one of them")
-                continue
-            self.lines[here] = key_node.start_mark.line + 1
-            result[name] = self._read(value_node, here)
+            lines[name] = key.start_mark.line + 1
+            if self._lines is not None:
+                self._lines[here] = lines[name]
+            result[name] = self._read(self._events.next(), here)
         for other in merged:
             if isinstance(other, dict):
                 result = {**other, **result}
             else:
-                self._fail(node, path, "'<<' takes a mapping")
+                self._fail(start, path, "'<<' takes a mapping")
         return result
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _name(self, key: Any, tag: str | None, path: KeyPath, lines: Mapping[str, int]) -> str | None:
+        """A key that can be used, None where it cannot."""
+        if tag != _TEXT:
+            shown = key.value if isinstance(key, yaml.ScalarEvent) else "?"
+            self._fail(key, path, f"the key {shown!r} is not a string", "put it in quotes")
+            if not isinstance(key, yaml.ScalarEvent):
+                self._skip()
+            return None
+        name = self._texts.setdefault(key.value, key.value)
+        if name in lines:
+            message = f"this key already stands in line {lines[name]}"
+            self._fail(key, (*path, name), message, "remove one of them")
+            return None
+        return name
+
+    def _pass_over(self) -> None:
+        """A value that nobody wants."""
+        if not isinstance(self._events.next(), yaml.ScalarEvent):
+            self._skip()
+
+    def _scalar(self, event: Any, path: KeyPath) -> Any:
+        tag = _tag(event)
+        if tag == _TEXT:
+            # Names and digests come up again and again: each is held once.
+            return self._texts.setdefault(event.value, event.value)
         try:
+            node = yaml.ScalarNode(str(tag), event.value, event.start_mark, event.end_mark)
             value = self._scalars.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError, KeyError) as error:
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+            # The last two: PyYAML on a tag that does not fit its text.
             problem = getattr(error, "problem", None) or str(error)
-            self._fail(node, path, f"not a plain value: {problem}", "use strings, numbers, true, false or null")
+            self._fail(event, path, f"not a plain value: {problem}", "use strings, numbers, true, false or null")
             return None
         if isinstance(value, float) and not math.isfinite(value):
-            self._fail(node, path, f"{node.value!r} is no finite number", "write a number, or put it in quotes")
+            self._fail(event, path, f"{event.value!r} is no finite number", "write a number, or put it in quotes")
             return None
-        if _loses_text(node.value, value):
-            self.rewritten[path] = node.value
+        if _loses_text(event.value, value):
+            self.rewritten[path] = event.value
         if isinstance(value, str | int | float | bool) or value is None:
             return value
         # A date or binary: nobody writes one here on purpose.
-        self._fail(node, path, f"{node.value!r} is read as a {type(value).__name__}", "put it in quotes")
+        self._fail(event, path, f"{event.value!r} is read as a {type(value).__name__}", "put it in quotes")
         return None
+
+
+def _tag(event: Any) -> str | None:
+    """What a scalar is by YAML 1.1, None for what is no scalar."""
+    if not isinstance(event, yaml.ScalarEvent):
+        return None
+    if event.tag not in (None, "!"):
+        return str(event.tag)
+    if event.implicit[0]:
+        for tag, pattern in _IMPLICIT.get(event.value[:1], ()):
+            if pattern.match(event.value):
+                return str(tag)
+    return _TEXT
+
+
+_IMPLICIT: Mapping[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
+"""By their first character, what plain scalars other than text look like."""
 
 
 def _loses_text(text: str, value: Any) -> bool:

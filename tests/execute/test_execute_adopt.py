@@ -62,7 +62,8 @@ class Scene:
         self.notes = Notes()
         self._fresh = fresh
         builder = works.builder(self.images, self.lock)
-        self.built = builder.run(self.images)
+        built = builder.run(self.images)
+        self.built = built.all()
         Pusher(
             destination=LayoutDestination("oci:good", directory / "good"),
             packer=builder.packer,
@@ -70,7 +71,8 @@ class Scene:
             lock=self.lock,
             progress=Silent(),
             open_base=no_base,
-        ).run(self.built)
+            repositories=builder.repositories,
+        ).run(built)
         self.honest = Forged.of(directory / "good", "one:v1")
 
     def machine(self, name: str = "fresh", lock: Lock | None = None) -> Builder:
@@ -78,7 +80,7 @@ class Scene:
         return self._fresh(name).builder(self.images, lock or self.lock)
 
     def layers(self, builder: Builder) -> list[ComposedLayer]:
-        return list(distinct(builder.composed(self.images)).values())
+        return list(distinct(builder.compose(self.images)).values())
 
     def open(self, reference: str) -> BaseSource:
         clients = Clients(http.Client(http.Policy(retries=1, backoff=0.001)), {})
@@ -174,7 +176,7 @@ def test_an_honest_image_is_adopted_and_needs_no_source(scene: Scene, works: Wor
     assert adopted.bytes_read == sum(sizes.values())
     (works.root / "sd.safetensors").unlink()
     (works.root / "y").unlink()
-    assert builder.run(scene.images)[0].manifest == scene.built[0].manifest
+    assert builder.run(scene.images).all()[0].manifest == scene.built[0].manifest
 
 
 def test_what_packed_a_blob_must_be_true(scene: Scene) -> None:
@@ -268,7 +270,7 @@ def test_what_is_adopted_is_mounted_from_there(scene: Scene, registry: Front) ->
     repository = [f"{registry.prefix}/one"]
     assert {d for d in digests if builder.contents.store.pushed_to(registry.host, d) == repository} == digests
     # Also of what has a receipt already, and then without a byte.
-    knows = scene.machine("knows", lock=builder.record(builder.run(scene.images)))
+    knows = scene.machine("knows", lock=builder.record(builder.run(scene.images).all()))
     registry.records.clear()
     assert scene.adopt(knows, reference) == Adopted(adopted=(), refused=(), bytes_read=0)
     assert {d for d in digests if knows.contents.store.pushed_to(registry.host, d) == repository} == digests

@@ -13,7 +13,6 @@ from layerbuild.errors import UsageError
 from layerbuild.execute.adopt import Adopted, Adopter
 from layerbuild.execute.build import Builder, distinct
 from layerbuild.images import ImageDeclaration
-from layerbuild.locked import checked
 
 
 def adopt(
@@ -43,8 +42,7 @@ def adopt(
         progress=workspace.progress,
         trust=arguments["trust_receipts"],
     )
-    composed = checked(workspace.images, selected, builder.lock)
-    return adopter.adopt(references, list(distinct(composed).values()))
+    return adopter.adopt(references, list(distinct(builder.compose(selected)).values()))
 
 
 def print_adopted(adopted: Adopted) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 @click.command("audit")
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="[REF]", required=False)
 @click.option("--platform", metavar="OS/ARCH", help="Only this platform of an index. Default: all of them.")
+@options.narrowing
 @options.insecure
 @options.as_json
 @click.pass_context
@@ -49,8 +50,9 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
     """Say what a container's cold start would still download, hash or wait for in the image REF.
 
     REF is HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:..., oci:DIR:NAME:TAG, or the name of an image of
-    the project, which is looked at as its lock would make it. No weights are downloaded: of uncompressed
-    layers only headers are read, compressed ones are streamed. Nothing in the image is run.
+    the project, which is looked at as its lock would make it. With --label or --changed-since REF may be left
+    out. No weights are downloaded: of uncompressed layers only headers are read, compressed ones are streamed.
+    Nothing in the image is run.
 
     Exit codes: 0 nothing, or information only; 4 findings; 2 the image cannot be read.
 
@@ -59,15 +61,20 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
       layerbuild audit registry.example.com/me/a1111:1.10.1
       layerbuild audit oci:images:gallery:demo --json
       layerbuild audit a1111-sd15-1.10.1
+      layerbuild audit --changed-since origin/main
     """
-    reference = arguments["reference"]
+    reference, narrowed = arguments["reference"], bool(arguments["labels"] or arguments["changed_since"])
     try:
-        if _is_elsewhere(reference):
+        if reference is None and not narrowed:
+            raise UsageError("no image is named", hint="name one, or images of the project with --label")
+        if reference is not None and _is_elsewhere(reference):
+            if narrowed:
+                raise UsageError("--label and --changed-since choose images of the project", hint="leave them out")
             reports = list(_of_reference(ctx.obj, reference, arguments["platform"], arguments["insecure"]))
         elif arguments["platform"]:
             raise UsageError("an image of the project has the platform of its recipe", hint="leave --platform out")
         else:
-            reports = list(_of_project(ctx.obj, reference, arguments["insecure"]))
+            reports = list(_of_project(ctx.obj, arguments))
     except LayerbuildError as error:
         # whatever the reason: who runs this in a script needs one code for "not audited"
         cause = printable(error.cause) if error.cause else None
@@ -101,9 +108,10 @@ def _of_reference(
         yield _report(view, blobs)
 
 
-def _of_project(obj: dict[str, Any], name: str, insecure: Sequence[str]) -> Iterator[Report]:
-    workspace = Workspace(obj, insecure=insecure)
-    selected = workspace.select([name])
+def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> Iterator[Report]:
+    workspace = Workspace(obj, insecure=arguments["insecure"])
+    reference = arguments["reference"]
+    selected = options.selected(workspace, {**arguments, "patterns": [] if reference is None else [reference]})
     lock = workspace.lock()
     builder = workspace.builder(lock)
     for image in checked(workspace.images, selected, lock):

@@ -11,14 +11,14 @@ from layerbuild.cli import options
 from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.errors import UsageError
+from layerbuild.errors import UsageError, raise_failed
 from layerbuild.execute.build import Builder, BuiltImage, distinct
 from layerbuild.execute.rebuild import Rebuilder, refuse
 from layerbuild.images import ImageDeclaration
 
 
 @click.command("build")
-@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.selection
 @click.option("--check", "check_only", is_flag=True, help="Make every layer again, and compare it with its receipts.")
 @options.cache_from
 @options.insecure
@@ -43,26 +43,29 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["check_only"] and (arguments["cache_from"] or arguments["trust_receipts"]):
         raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")
     workspace = Workspace(obj, insecure=arguments["insecure"])
-    selected = workspace.select(arguments["patterns"])
+    selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock())
     if arguments["check_only"]:
         _check(builder, selected, json_output=arguments["json_output"])
         return
     adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
-    changed = workspace.record(builder, built, frozen=arguments["frozen"])
+    changed = workspace.record(builder, built.images, frozen=arguments["frozen"])
     if arguments["json_output"]:
-        result = {"images": [as_json(image) for image in built], "lock_changed": changed}
-        print_json({**result, "cache": adopted.as_json()} if adopted else result)
-        return
-    rows = [[image.composed.name, str(len(image.layers)), size(total(image)), image.digest[:19]] for image in built]
-    print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
-    if adopted:
+        failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
+        images = [as_json(image) for image in built.images]
+        cache = {"cache": adopted.as_json()} if adopted else {}
+        print_json({"images": images, "failed": failed, "lock_changed": changed, **cache})
+    elif built.images:
+        rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
+        print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+    if adopted and not arguments["json_output"]:
         print_adopted(adopted)
+    raise_failed(built.failed, len(selected))
 
 
 def _check(builder: Builder, selected: Sequence[ImageDeclaration], *, json_output: bool) -> None:
-    wanted = distinct(builder.composed(selected))
+    wanted = distinct(builder.learnt(selected))
     layers = Rebuilder(packer=builder.packer, lock=builder.lock).run(list(wanted.values()))
     if json_output:
         print_json({"layers": [layer.as_json() for layer in layers]})

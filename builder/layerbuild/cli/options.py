@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from layerbuild.cli.workspace import frozen_by_default
+from layerbuild.cli.workspace import Workspace, frozen_by_default
+from layerbuild.images import ImageDeclaration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +35,42 @@ def frozen(command: F) -> F:
         default=frozen_by_default,
         help="Leave lockfile.yaml alone; receipts stay in the store. Default where CI is set.",
     )(command)
+
+
+def selection(command: F) -> F:
+    """`[IMAGE]... --label KEY[=GLOB] --changed-since REV`; see `selected`."""
+    return click.argument("patterns", metavar="[IMAGE]...", nargs=-1)(narrowing(command))
+
+
+def narrowing(command: F) -> F:
+    """`--label KEY[=GLOB] --changed-since REV`; see `selected`."""
+    since = click.option(
+        "--changed-since",
+        metavar="REV",
+        help="Only images of which lockfile.yaml says something else than it did at this git revision.",
+    )
+    label = click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY[=GLOB]",
+        help="Only images with this label in their recipe. Repeatable: all must hold.",
+    )
+    return label(since(command))
+
+
+def selected(workspace: Workspace, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
+    """The images that a command with `selection` is about.
+
+    That none has changed is no error: it is said, and the command ends there; with `--json` it goes
+    on with none, and prints an empty result.
+    """
+    since = arguments["changed_since"]
+    images = workspace.select(arguments["patterns"], labels=arguments["labels"], changed_since=since)
+    if not images and not arguments["json_output"]:
+        click.echo(f"no image changed since {since}")
+        raise click.exceptions.Exit(0)
+    return images
 
 
 def cache_from(command: F) -> F:

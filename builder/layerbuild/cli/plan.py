@@ -15,7 +15,7 @@ from layerbuild.plan import Plan, PlannedLayer
 
 
 @click.command("plan")
-@click.argument("patterns", metavar="[IMAGE]...", nargs=-1)
+@options.selection
 @click.option("--to", "destination", metavar="DEST", help="Ask this destination what it has already.")
 @options.insecure
 @options.as_json
@@ -32,7 +32,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild plan sd15 --to ghcr.io/acme
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
-    selected = workspace.select(arguments["patterns"])
+    selected = options.selected(workspace, arguments)
     lock = workspace.lock()
     composed = checked(workspace.images, selected, lock)
     destination = workspace.destination(arguments["destination"]) if arguments["destination"] else None

@@ -12,7 +12,6 @@ from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import WrongImage
 from layerbuild.execute.verification import Verification, identify
 from layerbuild.execute.verify import Verifier
-from layerbuild.locked import checked
 
 _DIGEST = 19
 """Characters of a digest in a table, `sha256:` included."""
@@ -42,10 +41,10 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     workspace = Workspace(obj, insecure=arguments["insecure"])
     lock = workspace.lock()
     source = workspace.open_image(arguments["reference"])
-    digest, name = identify(source, lock, arguments["image"])
-    (image,) = checked(workspace.images, workspace.select([name]), lock)
-    verifier = Verifier(source=source, builder=workspace.builder(lock), deep=arguments["deep"])
-    found = verifier.run(digest, image)
+    digest, declared = identify(source, workspace.images, lock, arguments["image"])
+    builder = workspace.builder(lock)
+    (image,) = builder.compose([declared])
+    found = Verifier(source=source, builder=builder, deep=arguments["deep"]).run(digest, image)
     if arguments["json_output"]:
         print_json(found.as_json())
     else:
@@ -53,8 +52,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if found.findings:
         count = "1 difference" if len(found.findings) == 1 else f"{len(found.findings)} differences"
         raise WrongImage(
-            f"{found.reference} is not what the lock makes of image {name}: {count}",
-            hint=f"push it again with 'layerbuild push DEST {name}', and find out who else can push there",
+            f"{found.reference} is not what the lock makes of image {image.name}: {count}",
+            hint=f"push it again with 'layerbuild push DEST {image.name}', and find out who else can push there",
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from layerbuild import http, images, locktext, project
+from layerbuild import http, images, lockhistory, locktext, project, selection
 from layerbuild.baseimage import BaseSource, directories, open_base
 from layerbuild.cli.display import make_progress
 from layerbuild.destinations import Destination, open_destination
@@ -22,6 +22,7 @@ from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.execute.contents import Contents
 from layerbuild.image import BaseImage
 from layerbuild.images import ImageDeclaration
+from layerbuild.locked import drift, refuse
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.registry.clients import Clients
@@ -58,9 +59,23 @@ class Workspace:
         """Every image of the project."""
         return images.expand(self.project)
 
-    def select(self, patterns: Sequence[str]) -> tuple[ImageDeclaration, ...]:
-        """The images that a command names."""
-        return images.select(self.images, patterns)
+    def select(
+        self, patterns: Sequence[str], *, labels: Sequence[str] = (), changed_since: str | None = None
+    ) -> tuple[ImageDeclaration, ...]:
+        """The images that a command means: see `selection.select`, and `selection.changed` since a git revision.
+
+        Raises:
+            UsageError: nothing matches, or there is no such revision. That nothing changed is no error.
+            DriftError: what changed is asked of a lock that does not stand for the declarations.
+        """
+        chosen = selection.select(self.images, patterns, labels)
+        if changed_since is None:
+            return chosen
+        now = self.lock()
+        drifted = drift(self.images, now)
+        if drifted:
+            refuse({"": drifted})
+        return selection.changed(chosen, now, lockhistory.lock_at(self.root, changed_since, os.environ))
 
     @cached_property
     def store(self) -> Store:
@@ -110,16 +125,20 @@ class Workspace:
             raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
         return found
 
-    def contents(self, lock: Lock) -> Contents:
-        """Contents by digest."""
-        return Contents(self.store, self.context, lock, self.progress)
+    def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
+        """Contents by digest.
 
-    def builder(self, lock: Lock) -> Builder:
-        """What builds images from `lock`."""
+        Args:
+            keep: what is fetched stays in the store.
+        """
+        return Contents(self.store, self.context, lock, self.progress, keep=keep)
+
+    def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
+        """What builds images from `lock`. See `contents`."""
         return Builder(
             images=self.images,
             lock=lock,
-            contents=self.contents(lock),
+            contents=self.contents(lock, keep=keep),
             progress=self.progress,
             fetch_base=self.fetch_base,
         )
@@ -196,11 +215,11 @@ class Workspace:
             yield
 
     def record(self, builder: Builder, built: Sequence[BuiltImage], *, frozen: bool) -> bool:
-        """Add receipts and facts to the lock, unless it is frozen. Returns whether a byte changed.
+        """Add receipts and facts to the lock, unless it is frozen or nothing was built. Returns whether a byte changed.
 
         The lock is read anew: another process may have added to it meanwhile.
         """
-        if frozen:
+        if frozen or not built:
             return False
         with self.writing():
             now = self.lock()

@@ -18,9 +18,9 @@ from layerbuild.baseimage import BaseSource
 from layerbuild.digests import measure
 from layerbuild.errors import LayerbuildError, SourceError, Unreachable
 from layerbuild.execute.claims import Claim, read_claims
-from layerbuild.execute.contents import in_threads
 from layerbuild.execute.pack import Packer
-from layerbuild.layering import ComposedLayer
+from layerbuild.execute.parallel import in_threads
+from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.progress import Progress
 from layerbuild.registry.receiving import Counted
 from layerbuild.tarcheck import check_layer, drain
@@ -107,18 +107,16 @@ class Adopter:
             SourceError: what a reference names is no image.
             NotReproducible: the lock and the store contradict each other.
         """
-        by_key: dict[tuple[str, str], ComposedLayer] = {
-            (layer.instance.key, layer.algorithm): layer for layer in layers if layer.instance
-        }
+        by_id = {layer.id: layer for layer in layers if layer.instance}
         outcomes: list[AdoptedLayer | RefusedClaim] = []
         for reference in references:
             source = self.open_image(reference)
-            claims = read_claims(source, {key for key, _ in by_key})
-            found: dict[tuple[str, str], list[Claim]] = {}
+            claims = read_claims(source, {key for key, _ in by_id})
+            found: dict[LayerId, list[Claim]] = {}
             for claim in claims:
-                if (identity := (claim.key, claim.algorithm or "")) in by_key:
+                if (identity := (claim.key, claim.algorithm or "")) in by_id:
                     found.setdefault(identity, []).append(claim)
-            jobs = [partial(self._take, source, by_key[identity], found[identity]) for identity in found]
+            jobs = [partial(self._take, source, by_id[identity], found[identity]) for identity in found]
             outcomes += [outcome for outcome in in_threads(lambda job: job(), jobs, parallel=_PARALLEL) if outcome]
         return Adopted(
             adopted=tuple(o for o in outcomes if isinstance(o, AdoptedLayer)),

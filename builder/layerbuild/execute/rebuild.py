@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from layerbuild.digests import measure
 from layerbuild.errors import LayerbuildError, NotReproducible
-from layerbuild.execute.contents import in_threads
 from layerbuild.execute.pack import Packer
+from layerbuild.execute.parallel import in_threads
 from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Receipt

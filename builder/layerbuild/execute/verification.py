@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.errors import UsageError
+from layerbuild.images import ImageDeclaration
 from layerbuild.lockmodel import Lock
 
 _MOST_NAMES = 20
@@ -59,15 +61,18 @@ class Verification:
         }
 
 
-def identify(source: BaseSource, lock: Lock, name: str | None) -> tuple[str, str]:
-    """The manifest that is meant, and which image of the lock it should be.
+def identify(
+    source: BaseSource, images: Sequence[ImageDeclaration], lock: Lock, name: str | None
+) -> tuple[str, ImageDeclaration]:
+    """The manifest that is meant, and which image of the project it should be.
 
     Args:
-        name: of the image, where the user says it; else it is the one whose manifest this is, or that the end
-            of the repository's name names.
+        images: of the project.
+        name: of the image, where the user says it; else it is the one whose manifest this is by the lock, or
+            whose repository and tag are named.
 
     Returns:
-        The manifest's digest, and the image's name.
+        The manifest's digest, and the image.
 
     Raises:
         UsageError: the lock has no such image, or none can be told.
@@ -75,24 +80,30 @@ def identify(source: BaseSource, lock: Lock, name: str | None) -> tuple[str, str
         SourceError: what is there makes no sense.
     """
     digests = source.manifests()
+    known = {image.name: image for image in images if image.name in lock.images}
     if name is None:
-        made = {image.manifest: image_name for image_name, image in lock.images.items()}
-        name = next((made[digest] for digest in digests if digest in made), None) or _named(source.name, lock)
-    if name is None or name not in lock.images:
-        names = sorted(lock.images)
-        more = " …" if len(names) > _MOST_NAMES else ""
+        made = [image for image in known.values() if lock.images[image.name].manifest in digests]
+        image = made[0] if made else _named(source, list(known.values()))
+    else:
+        image = known.get(name)
+    if image is None:
+        more = " …" if len(known) > _MOST_NAMES else ""
         unknown = f"it cannot be told which image of the lock {source.reference} is"
         raise UsageError(
             f"the lock has no image {name!r}" if name else unknown,
-            hint=f"name one with --image: {', '.join(names[:_MOST_NAMES]) or 'the lock has none'}{more}",
+            hint=f"name one with --image: {', '.join(sorted(known)[:_MOST_NAMES]) or 'the lock has none'}{more}",
         )
-    locked = lock.images[name]
+    locked = lock.images[image.name]
     if len(digests) == 1:
-        return digests[0], name
-    return locked.manifest if locked.manifest in digests else source.resolve(locked.platform), name
+        return digests[0], image
+    return locked.manifest if locked.manifest in digests else source.resolve(locked.platform), image
 
 
-def _named(repository: str | None, lock: Lock) -> str | None:
-    """The image whose name a repository ends with; the longest, where names have several components."""
-    found = [name for name in lock.images if f"/{repository}".endswith(f"/{name}")]
-    return max(found, key=len, default=None)
+def _named(source: BaseSource, images: Sequence[ImageDeclaration]) -> ImageDeclaration | None:
+    """The image in whose repository the source lies: what its name ends with; by its tag, where several share it."""
+    found = [image for image in images if f"/{source.name}".endswith(f"/{image.repository}")]
+    longest = max((len(image.repository) for image in found), default=0)
+    found = [image for image in found if len(image.repository) == longest]
+    if len(found) > 1:
+        found = [image for image in found if source.tag in image.recipe.tags]
+    return found[0] if len(found) == 1 else None

@@ -17,9 +17,9 @@ from layerbuild.compose import ComposedImage, environment
 from layerbuild.compress import MEDIA_TYPES, is_family
 from layerbuild.errors import LayerbuildError, LockError, NotReproducible, SourceError, Unreachable
 from layerbuild.execute.build import Builder
-from layerbuild.execute.contents import in_threads
 from layerbuild.execute.matching import Pair, Present, Wanted, config_differences, differences, match
 from layerbuild.execute.pack import built
+from layerbuild.execute.parallel import in_threads
 from layerbuild.execute.verification import Verification, VerifiedLayer
 from layerbuild.image import KEY_ANNOTATION, BaseImage, config_json
 from layerbuild.model import Blob, Descriptor, Receipt

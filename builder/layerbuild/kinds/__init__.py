@@ -33,12 +33,12 @@ def describe(instance: Instance, knowledge: Knowledge) -> list[Entry]:
 
 def documents(instance: Instance) -> frozenset[str]:
     """sha256 of every document that `describe` will ask for."""
+    if instance.kind not in (gittree.KIND, hashcache.KIND):
+        return frozenset()
     inputs: Json = json.loads(instance.inputs)
     if instance.kind == gittree.KIND:
         return frozenset({inputs["listing"]})
-    if instance.kind == hashcache.KIND:
-        return frozenset(item["header"] for item in inputs["entries"] if item.get("header"))
-    return frozenset()
+    return frozenset(item["header"] for item in inputs["entries"] if item.get("header"))
 
 
 def is_weights(instance: Instance) -> bool:
@@ -53,6 +53,8 @@ def outer_paths(instance: Instance) -> list[str]:
 
     A weights layer has none: its place is its own in every image.
     """
+    if instance.kind == weights.KIND:
+        return []
     inputs: Json = json.loads(instance.inputs)
     if instance.kind in (files.KIND, links.KIND):
         return [item["path"] for item in inputs[instance.kind]]

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import requests
 
 from layerbuild import addresses, http
-from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, SourceError
+from layerbuild.errors import (
+    BlobUnknown,
+    DestinationDown,
+    DestinationError,
+    LayerbuildError,
+    LoginRequired,
+    SourceError,
+)
 
 _LARGEST_ERROR = 64 * 1024
 _LONGEST_QUOTE = 300
@@ -92,9 +99,9 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
     return found
 
 
-def unreachable(host: str, error: LayerbuildError) -> DestinationError:
+def unreachable(host: str, error: LayerbuildError) -> DestinationDown:
     """The error for a registry that does not answer."""
-    return DestinationError(
+    return DestinationDown(
         f"the registry {host} cannot be reached",
         cause=error.cause or error.message,
         hint=f"if {host} speaks plain HTTP only, say so with --insecure {host}"
@@ -127,7 +134,8 @@ def error_for(refusal: Refusal, *, host: str, action: str) -> DestinationError:
         return DestinationError(f"the registry {host} has no room to {action}", cause=said, hint=hint)
     if status in (401, 403):
         return login_required(host, action, said)
-    return DestinationError(f"the registry {host} refuses to {action}", cause=said, hint=_hint(refusal, host))
+    kind = BlobUnknown if refusal.has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") else DestinationError
+    return kind(f"the registry {host} refuses to {action}", cause=said, hint=_hint(refusal, host))
 
 
 def _hint(refusal: Refusal, host: str) -> str:

@@ -19,6 +19,9 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
 INDEXES = (INDEX_TYPE, "application/vnd.docker.distribution.manifest.list.v2+json")
 
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""Bytes of the largest manifest that registries agree to take (distribution-spec 1.1)."""
+
 _MOST_LAYERS = 1024
 
 

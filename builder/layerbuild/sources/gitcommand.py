@@ -99,11 +99,12 @@ class Failure:
 
 
 class Git:
-    """Runs git in one bare repository, or in none.
+    """Runs git in one bare repository, in the one that a directory lies in, or in none.
 
     Args:
         environ: of which PATH, HOME, proxies and certificates reach git.
         directory: the bare repository, as a string; None for commands that need none.
+        within: a directory inside the working tree of a repository, which git finds by itself.
         protocol: the one transport that may be used: `https`, `http`, `file`; None for none.
         inherit: file descriptors that git holds open for as long as it runs.
     """
@@ -113,6 +114,7 @@ class Git:
         environ: Mapping[str, str],
         directory: str | None = None,
         *,
+        within: str | None = None,
         protocol: str | None = None,
         inherit: Sequence[int] = (),
     ) -> None:
@@ -120,7 +122,7 @@ class Git:
         self._inherit = tuple(inherit)
         self._command = ["git", *(part for setting in _CONFIG for part in ("-c", setting))]
         # Without a directory git would look for one around us, and obey its configuration.
-        self._command += [f"--git-dir={directory or '/dev/null'}"]
+        self._command += ["-C", within] if within else [f"--git-dir={directory or '/dev/null'}"]
 
     def run(self, *arguments: str, limit: int = 64 * 1024 * 1024) -> bytes | Failure:
         """What git prints on stdout, or what it says when it fails.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from layerbuild.model import MTIME, Content, Facts, Target
@@ -38,7 +39,7 @@ class PlacedModel:
     content: Content
     layer: str
 
-    @property
+    @cached_property
     def keys(self) -> CacheKeys:
         """Its keys in the hash cache."""
         return MODEL_TYPES[self.type].keys(self.name)
@@ -100,6 +101,12 @@ def hash_keys(model: PlacedModel, target: Target) -> list[str]:
     if model.type == "checkpoint" and FLAVORS[target.flavor].short_checkpoint_keys:
         return [f"checkpoint/{name}" for name in short_names(model.path, target)]
     return [model.keys.key]
+
+
+def claims(model: PlacedModel, target: Target) -> tuple[str, ...]:
+    """What the webui knows the model by: its path, and the keys that it must not share; each once."""
+    keys = hash_keys(model, target) if model.keys.unique else []
+    return tuple(dict.fromkeys([model.path, *keys]))
 
 
 def collisions(models: Iterable[PlacedModel], target: Target) -> list[tuple[PlacedModel, PlacedModel, str]]:
