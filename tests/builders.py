@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import Problem, ProjectError
 from layerbuild.images import ImageDeclaration, expand
-from layerbuild.model import Content, Facts, canonical_json
+from layerbuild.kinds import hashcache, links
+from layerbuild.model import Content, Facts, Instance, Pin, Target, canonical_json
 from layerbuild.project import load
+from layerbuild.webui.hashcache import PlacedModel
 from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
 
 SHA = {letter: letter * 64 for letter in "abcdef"}
@@ -28,6 +30,22 @@ def sha256(data: bytes) -> str:
 def git_blob(data: bytes) -> str:
     """git's name for the bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def hash_cache_of(
+    models: Sequence[PlacedModel],
+    facts: Mapping[str, Facts],
+    target: Target,
+    extensions: Mapping[str, Pin] | None = None,
+) -> Instance | None:
+    """The hash cache of an image that holds `models`."""
+    known = [hashcache.remembered(model, facts.get(model.content.sha256 or ""), target) for model in models]
+    return hashcache.hash_cache(known, target, "i", extensions or {})
+
+
+def links_of(places: Mapping[str, str], target: Target) -> Instance:
+    """The links layer of an image: absolute paths to weights by sha256."""
+    return links.links({path: links.link(path, digest) for path, digest in places.items()}, target, "i")
 
 
 def facts_of(data: bytes) -> Facts:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from builders import images_of, sha256
+from fixtures.registry import MemoryBlob
 from layerbuild.compress import MEDIA_TYPES
 from layerbuild.destinations.layout import LayoutDestination
 from layerbuild.errors import LayerbuildError
-from layerbuild.execute.push import Bytes
 from layerbuild.image import CONFIG, CREATED, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.model import Blob, Descriptor
 from layerbuild.schema import ImageConfig, Recipe
@@ -137,10 +137,10 @@ def test_annotations() -> None:
 def test_skopeo_takes_config_and_manifest(tmp_path: Path) -> None:
     files = {"recipes/r.yaml": "name: one\nlayers: []\nconfig: {cmd: [/x], env: {A: b}}\nplatform: linux/arm64/v8\n"}
     (image,) = images_of(tmp_path / "project", files)
-    tar = Bytes(data=bytes(1024))
+    tar = MemoryBlob(bytes(1024))
     blob = Blob(encoding="none", digest=tar.digest, size=1024)
     layer = BuiltLayer(key="a" * 64, title="files x", diff_id=tar.digest, size=1024, algorithm="none", blob=blob)
-    config = Bytes(data=config_json(image.recipe, {}, None, [layer]))
+    config = MemoryBlob(config_json(image.recipe, {}, None, [layer]))
     described = Descriptor(media_type=CONFIG, digest=config.digest, size=config.size)
     layout = LayoutDestination("oci:out", tmp_path / "out")
     for part in (tar, config):

@@ -41,7 +41,7 @@ def test_canonical_json_is_frozen() -> None:
 
 
 def instance(**changes: Any) -> Instance:
-    fields: dict[str, Any] = {"kind": "links", "revision": 1, "inputs": '{"a":1}', "label": "x"}
+    fields: dict[str, Any] = {"kind": "links", "revision": 1, "parts": ('{"a":1}',), "label": "x"}
     return Instance(**(fields | changes))
 
 
@@ -49,8 +49,10 @@ def test_a_key_is_frozen_and_depends_on_identity_only(monkeypatch: pytest.Monkey
     key = instance().key
     assert key == sha256(b'{"inputs":{"a":1},"kind":"links","revision":1,"tar":1}')
     assert instance(label="another").key == key
-    assert instance(label="another") == instance()
-    others = [instance(kind="files"), instance(revision=2), instance(inputs='{"a":2}')]
+    assert instance(label="another") == instance() != instance(revision=2)
+    assert instance(parts=('{"a"', ":1}")) == instance() and len({instance(parts=('{"a"', ":1}")), instance()}) == 1
+    assert instance(parts=('{"a"', ":1}")).inputs == '{"a":1}'
+    others = [instance(kind="files"), instance(revision=2), instance(parts=('{"a":2}',))]
     assert len({key, *(other.key for other in others)}) == 4
     monkeypatch.setattr(model, "TAR_REVISION", model.TAR_REVISION + 1)
     assert instance().key != key

@@ -12,6 +12,7 @@ from layerbuild.buckets import SLOTS, Buckets, choose, groups
 from layerbuild.errors import Problem, ProjectError
 from layerbuild.images import ImageDeclaration, LayerUse
 from layerbuild.kinds import hashcache, links, weights
+from layerbuild.kinds.base import Canonical
 from layerbuild.layering import (
     RANKS,
     ComposedLayer,
@@ -37,7 +38,7 @@ class LayerMaker:
         self.lock = lock
         self.layers: list[ComposedLayer] = []
         self.models: list[PlacedModel] = []
-        self.links: dict[str, str] = {}
+        self.links: dict[str, Canonical] = {}
         self.extensions: dict[str, Pin] = {}
         self.pending: dict[str, frozenset[FactName]] = {}
         self._given: list[Contribution] = []
@@ -155,7 +156,8 @@ class LayerMaker:
             )
             self.layers.append(layer)
             return
-        cache = hashcache.hash_cache(self.models, self.lock.files, self.target, name, self.extensions)
+        models = [model for given in self._given for model in given.remembered]
+        cache = hashcache.hash_cache(models, self.target, name, self.extensions)
         if cache is not None:
             self._derive(cache, "hash-cache")
 

@@ -49,7 +49,7 @@ class LayerUse:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDeclaration:
-    """One image: a recipe with one choice of its matrix."""
+    """One image: a recipe with one choice of its matrix. `recipe` has neither matrix nor variables any more."""
 
     name: str
     recipe: Recipe
@@ -91,7 +91,10 @@ def expand(project: Project) -> tuple[ImageDeclaration, ...]:
     return tuple(images)
 
 
-_FIRST = frozenset({"matrix", "vars", "name", "base", "platform", "webui", "hf_home", "owner"})
+_VARIABLES = frozenset({"matrix", "vars"})
+"""Keys of a recipe that no image has: a matrix of a thousand values is not copied into a thousand images."""
+
+_FIRST = frozenset({"name", "base", "platform", "webui", "hf_home", "owner"})
 """Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
 
 
@@ -104,7 +107,7 @@ class _Expander:
     def recipe(self, document: Document) -> Iterator[ImageDeclaration]:
         raw: dict[str, Any] = document.data
         matrix = raw.get("matrix") or {}
-        markup = frozenset(k for k, v in raw.items() if any(map(has_markup, strings(v)))) - {"matrix", "vars"}
+        markup = frozenset(k for k, v in raw.items() if any(map(has_markup, strings(v))))
         for values in itertools.product(*matrix.values()):
             variables = {**(raw.get("vars") or {}), **dict(zip(matrix, values, strict=True))}
             image = self._image(document, raw, markup, variables)
@@ -130,7 +133,7 @@ class _Expander:
         settled = place or Recipe()
         name, target = settled.name or fallback, target_of(settled)
         context = {**variables, **builtins_of(name, settled, target)}
-        rendered |= render(raw.keys() - _FIRST, context)
+        rendered |= render(raw.keys() - _FIRST - _VARIABLES, context)
         recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         if recipe is None:

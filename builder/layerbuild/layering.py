@@ -14,7 +14,8 @@ from typing import Literal
 
 from layerbuild.errors import ProjectError
 from layerbuild.images import LayerUse
-from layerbuild.kinds import files, gittree, huggingface, is_weights, requests, weights
+from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, requests, weights
+from layerbuild.kinds.base import Canonical
 from layerbuild.lockmodel import Lock, layer_line
 from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
@@ -85,7 +86,8 @@ class Contribution:
         layers: its own.
         models: those that the webui lists.
         claims: what the webui knows each model by; no two models of an image may share one.
-        links: path -> sha256 of the weights that a link there leads to.
+        remembered: the same models with their entries in the hash cache, those that wait for facts left out.
+        links: by path.
         files: path -> sha256, of models and their sidecars.
         paths: every path of the image that is taken, absolute.
         above: every directory above these, and one of the paths below it.
@@ -97,8 +99,9 @@ class Contribution:
 
     layers: tuple[ComposedLayer, ...] = ()
     models: tuple[PlacedModel, ...] = ()
+    remembered: tuple[hashcache.Remembered, ...] = ()
     claims: tuple[str, ...] = ()
-    links: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, Canonical] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
     refs: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -179,12 +182,14 @@ class _Maker:
             made = [files.placed_model(where, what, self.target, self.use.name) for where, what in placed.items()]
         else:
             made = self._weights(list(placed.values()))
-        missing = pending_facts(model, self.target, self.facts.get(content.sha256 or ""))
+        facts = self.facts.get(content.sha256 or "")
+        missing = pending_facts(model, self.target, facts)
         return Contribution(
             layers=tuple(self._layer(instance, "weights") for instance in made),
             models=(model,),
+            remembered=() if missing else (hashcache.remembered(model, facts, self.target),),
             claims=claims(model, self.target),
-            links=digests if layer.links == "symlink" else {},
+            links={w: links.link(w, s) for w, s in digests.items()} if layer.links == "symlink" else {},
             files=digests,
             paths=tuple(placed),
             pending={content.sha256 or "": missing} if missing else {},

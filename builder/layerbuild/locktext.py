@@ -123,8 +123,18 @@ def read(path: Path) -> Lock | None:
     Raises:
         LockError: it cannot be read; see `parse`.
     """
+    text = read_text(path)
+    return None if text is None else parse(text, path.name)
+
+
+def read_text(path: Path) -> str | None:
+    """The text of the lock at `path`, its lines ended by LF; None where there is none.
+
+    Raises:
+        LockError: it cannot be read.
+    """
     try:
-        return parse(path.read_bytes().decode("utf-8").replace("\r\n", "\n"), path.name)
+        return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

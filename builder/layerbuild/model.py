@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -196,21 +196,27 @@ class Entry:
     target: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Instance:
-    """One layer of one image, shared by every image whose instance is equal.
+    """One layer of one image, shared by every image whose instance is equal: whose key is the same.
 
     Attributes:
         kind: name in `layerbuild.kinds.KINDS`.
         revision: that kind's revision number.
-        inputs: canonical JSON of the pins, facts and target fields that the kind uses.
+        parts: canonical JSON of the pins, facts and target fields that the kind uses, in pieces: what
+            instances have in common, they share.
         label: for people; not part of the identity.
     """
 
     kind: str
     revision: int
-    inputs: str
-    label: str = field(compare=False)
+    parts: tuple[str, ...]
+    label: str
+
+    @property
+    def inputs(self) -> str:
+        """The canonical JSON as one text."""
+        return "".join(self.parts)
 
     @cached_property
     def key(self) -> str:
@@ -218,6 +224,12 @@ class Instance:
         # Canonical JSON of all four, without taking the inputs apart.
         rest = canonical_json({"kind": self.kind, "revision": self.revision, "tar": TAR_REVISION})
         return sha256_hex(f'{{"inputs":{self.inputs},{rest[1:]}'.encode())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Instance) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from fixtures.registry import Front, MemoryBlob, digest_of, make_image
 from layerbuild import http
 from layerbuild.destinations import Destination, open_destination
-from layerbuild.errors import DestinationError, DigestFirst, LayerbuildError, UsageError
+from layerbuild.errors import DestinationError, DigestFirst, UsageError
 from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT
 
@@ -163,7 +163,7 @@ def test_a_tag_of_an_index_is_no_manifest(registry: Front) -> None:
 def test_a_manifest_of_no_end_is_cut_off(registry: Front) -> None:
     headers = {"Content-Type": make_image().media_type}
     registry.rule("GET", "/manifests/", 200, headers=headers, body=b" " * (MANIFEST_LIMIT + 1))
-    with pytest.raises(LayerbuildError, match=f"more than {MANIFEST_LIMIT} bytes"):
+    with pytest.raises(DestinationError, match=f"more than {MANIFEST_LIMIT} bytes"):
         open_at(f"{registry.host}/{registry.prefix}").manifest("a", "1")
 
 

@@ -118,7 +118,7 @@ def scene(works: Works) -> Scene:
 
 
 def _digests(image: BuiltImage) -> set[str]:
-    return {made.blob.digest for _, made in image.layers} | {image.config_digest}
+    return {made.blob.digest for _, made in image.layers} | {image.config_descriptor.digest}
 
 
 def test_shared_blob_is_sent_once_and_mounted_elsewhere(scene: Scene) -> None:
@@ -158,7 +158,7 @@ def test_memory_of_earlier_pushes_is_a_place_to_mount_from(scene: Scene) -> None
     scene.push(there, scene.built[:1])
     there.puts.clear()
     report = scene.push(there, scene.built[1:])
-    assert {digest for _, digest in there.puts} == {scene.built[1].config_digest}
+    assert {digest for _, digest in there.puts} == {scene.built[1].config_descriptor.digest}
     assert report.mounted > 90_000
 
 
@@ -173,7 +173,7 @@ def test_memory_that_is_wrong_costs_a_request_and_no_more(scene: Scene) -> None:
 def test_image_whose_blob_fails_gets_no_tag_and_the_other_does(scene: Scene, which: str) -> None:
     # The first image has a layer that the second lacks.
     own = next(m.blob.digest for _, m in scene.built[0].layers if m.blob.digest not in scene.built[1].blobs)
-    there = Recorder(refuse=frozenset({scene.built[0].config_digest if which == "config" else own}))
+    there = Recorder(refuse=frozenset({scene.built[0].config_descriptor.digest if which == "config" else own}))
     report = scene.push(there)
     assert [image.name for image in report.images] == ["two"]
     assert {name: error.message for name, error in report.failed.items()}.keys() == {"one"}

@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from builders import COMMIT, SHA, Known, git_blob, sha256
+from builders import COMMIT, SHA, Known, git_blob, hash_cache_of, links_of, sha256
 from layerbuild.kinds import describe, files, gittree, hashcache, huggingface, links, weights
 from layerbuild.model import LARGE, Content, Directory, Entry, Facts, Instance, Pin, PinnedFile, Target, canonical_json
 from layerbuild.schema import FilesLayer, HuggingFaceLayer
@@ -127,7 +127,7 @@ def files_samples() -> list[Instance]:
 
 def links_samples() -> list[Instance]:
     places = {"/home/app/webui/models/Lora/x.pt": SHA["b"], "/mnt/models/Stable-diffusion/a/b.ckpt": SHA["a"]}
-    return [links.links(places, BARE, "i"), links.links(places, OWNED, "i")]
+    return [links_of(places, BARE), links_of(places, OWNED)]
 
 
 def hashcache_samples() -> list[Instance]:
@@ -161,8 +161,8 @@ def hashcache_samples() -> list[Instance]:
     }
     extensions = {"sd-x": Pin(source=f"git+https://h/r@{COMMIT}", ref="dev", date=1700000000)}
     forge, sdnext = replace(BARE, flavor="forge"), replace(BARE, flavor="sdnext")
-    found = [hashcache.hash_cache(models, facts, target, "i") for target in (BARE, OWNED)]
-    found += [hashcache.hash_cache(models, facts, target, "i", extensions) for target in (BARE, forge, sdnext)]
+    found = [hash_cache_of(models, facts, target) for target in (BARE, OWNED)]
+    found += [hash_cache_of(models, facts, target, extensions) for target in (BARE, forge, sdnext)]
     return [instance for instance in found if instance is not None]
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import COMMIT, SHA, Known, reader
+from builders import COMMIT, SHA, Known, links_of, reader
 from layerbuild.errors import SourceError
-from layerbuild.kinds import describe, documents, files, gittree, huggingface, is_weights, links, weights
+from layerbuild.kinds import describe, documents, files, gittree, huggingface, is_weights, weights
 from layerbuild.kinds.base import base_directories, with_parents
 from layerbuild.model import LARGE, Content, Directory, Entry, Pin, PinnedFile, Target
 from layerbuild.schema import FilesLayer, HuggingFaceLayer
@@ -65,7 +65,7 @@ def test_the_bases_directories_are_repeated_as_they_are() -> None:
     aside = Directory(path="srv", mode=0o711, uid=5, gid=6)
     target = Target(uid=1000, gid=1000, directories=(aside, kept))
     assert [d["path"] for d in base_directories(["root/x/y"], target)] == ["root"]
-    entries = describe(links.links({"/root/x/y": SHA["a"]}, target, "i"), KNOWN)
+    entries = describe(links_of({"/root/x/y": SHA["a"]}, target), KNOWN)
     assert [(e.path, e.mode, e.uid, e.gid) for e in entries] == [
         ("root", 0o700, 3, 4),
         ("root/x", 0o755, 1000, 1000),
@@ -73,7 +73,7 @@ def test_the_bases_directories_are_repeated_as_they_are() -> None:
     ]
     # A directory of the base that the layer does not pass through changes no key.
     fewer = Target(uid=1000, gid=1000, directories=(kept,))
-    assert links.links({"/root/x/y": SHA["a"]}, fewer, "i").key == links.links({"/root/x/y": SHA["a"]}, target, "i").key
+    assert links_of({"/root/x/y": SHA["a"]}, fewer).key == links_of({"/root/x/y": SHA["a"]}, target).key
 
 
 # --- weights ---------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from builders import SHA, Known, facts_of, sha256
+from builders import SHA, Known, facts_of, hash_cache_of, sha256
 from layerbuild.errors import SourceError
 from layerbuild.kinds import describe, documents
-from layerbuild.kinds.hashcache import hash_cache
 from layerbuild.model import MTIME, Content, Facts, Pin, Target
 from layerbuild.webui.hashcache import PlacedModel, collisions, needed_facts, pending_facts, stores_extensions
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, place
@@ -60,7 +59,7 @@ def cache_of(
     models: list[PlacedModel], facts: dict[str, Facts], version: str | None, documents: tuple[bytes, ...] = ()
 ) -> dict[str, Any]:
     target = Target(**{**vars(TARGET), "version": parse_version(version) if version else None})
-    instance = hash_cache(models, facts, target, "i")
+    instance = hash_cache_of(models, facts, target)
     assert instance is not None
     entry = describe(instance, Known(documents=documents))[-1]
     assert entry.path == "w/cache.json"
@@ -99,7 +98,7 @@ def test_long_metadata_is_read_from_the_header_instead(release: str) -> None:
     headers = tuple(file.header for file in FILES if file.header)
     models = [file.model for file in FILES]
     assert cache_of(models, short, release, headers) == cache_of(models, FACTS, release)
-    instance = hash_cache(models, short, TARGET, "i")
+    instance = hash_cache_of(models, short, TARGET)
     assert instance is not None
     assert documents(instance) <= {sha256(header) for header in headers}
 
@@ -154,7 +153,7 @@ def test_facts_that_are_needed(type_name: str, name: str, version: tuple[int, ..
 @pytest.mark.parametrize("type_name", ["checkpoint", "lora"])
 def test_a_file_that_is_no_safetensors_is_refused_by_name(type_name: str) -> None:
     with pytest.raises(SourceError, match=r"bad\.safetensors.* is not a valid safetensors file") as caught:
-        hash_cache([model(type_name, "bad.safetensors")], {SHA["a"]: Facts(size=1, safetensors=False)}, TARGET, "i")
+        hash_cache_of([model(type_name, "bad.safetensors")], {SHA["a"]: Facts(size=1, safetensors=False)}, TARGET)
     assert caught.value.hint
 
 
@@ -188,7 +187,7 @@ def flavored(flavor: str, models: list[PlacedModel], **extensions: Pin) -> tuple
     """Path and content of the hash cache of a flavor."""
     target = replace(TARGET, flavor=flavor)
     known = {SHA[c]: Facts(size=1, safetensors=True, metadata="{}", addnet=SHA["f"]) for c in "abc"}
-    instance = hash_cache(models, known, target, "i", extensions)
+    instance = hash_cache_of(models, known, target, extensions)
     assert instance is not None
     entry = describe(instance, Known())[-1]
     assert entry.data is not None
@@ -237,7 +236,7 @@ def test_extensions_are_remembered_from_1_5_on(version: tuple[int, ...] | None, 
     pin = Pin(source=f"git+https://h/r@{'0' * 40}")
     target = replace(TARGET, version=version)
     assert stores_extensions(target) == stored
-    assert (hash_cache([], {}, target, "i", {"a": pin}) is not None) == stored
+    assert (hash_cache_of([], {}, target, {"a": pin}) is not None) == stored
 
 
 # --- keys and collisions ---------------------------------------------------------------------------
@@ -273,16 +272,16 @@ def test_what_the_webui_can_tell_apart_is_no_collision() -> None:
 
 def test_several_vaes_have_no_entry_and_one_has() -> None:
     vaes = [model("vae", "a.pt"), model("vae", "b.pt", "b")]
-    assert hash_cache(vaes, {}, TARGET, "i") is None
-    assert hash_cache([], {}, TARGET, "i") is None
-    assert hash_cache([model("upscaler", "a.pth")], {}, TARGET, "i") is None
+    assert hash_cache_of(vaes, {}, TARGET) is None
+    assert hash_cache_of([], {}, TARGET) is None
+    assert hash_cache_of([model("upscaler", "a.pth")], {}, TARGET) is None
     assert cache_of(vaes[:1], {}, "1.10.1") == {"hashes": {"vae": {"mtime": float(MTIME), "sha256": SHA["a"]}}}
     assert list(cache_of([*vaes, model("embedding", "e.pt")], {}, None)["hashes"]) == ["textual_inversion/e"]
 
 
 def test_the_order_of_models_does_not_matter() -> None:
     models = [file.model for file in FILES]
-    one, two = hash_cache(models, FACTS, TARGET, "i"), hash_cache(models[::-1], FACTS, TARGET, "i")
+    one, two = hash_cache_of(models, FACTS, TARGET), hash_cache_of(models[::-1], FACTS, TARGET)
     assert one is not None
     assert two is not None
     assert one.key == two.key

@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from layerbuild import http, images, lockhistory, locktext, project, selection
+from layerbuild import http, images, lockhistory, lockparse, locktext, project, selection
 from layerbuild.baseimage import BaseSource, directories, open_base
 from layerbuild.cli.display import make_progress
 from layerbuild.destinations import Destination, open_destination
@@ -48,6 +48,7 @@ class Workspace:
         self.progress = make_progress(quiet=bool(options.get("quiet")))
         self._insecure = insecure
         self._offline = offline
+        self._parsed: dict[str, Lock] = {}
 
     @cached_property
     def project(self) -> project.Project:
@@ -111,8 +112,15 @@ class Workspace:
             return self.store.hash_local(path, task.advance)
 
     def lock_or_none(self) -> Lock | None:
-        """The lock, if there is one."""
-        return locktext.read(self.project.lockfile)
+        """The lock, if there is one. Read each time, because others may write it, and parsed where it is another."""
+        path = self.project.lockfile
+        text = locktext.read_text(path)
+        if text is None:
+            return None
+        digest = sha256_hex(text.encode())
+        if digest not in self._parsed:
+            self._parsed = {digest: lockparse.parse(text, path.name)}
+        return self._parsed[digest]
 
     def lock(self) -> Lock:
         """The lock.
@@ -228,7 +236,8 @@ class Workspace:
                 return False
             receipts = {**now.receipts, **builder.lock.receipts}
             builder.lock = replace(builder.lock, receipts=receipts, images={**builder.lock.images, **now.images})
-            return locktext.write(self.project.lockfile, builder.record(built))
+            recorded = builder.record(built)
+            return recorded != now and locktext.write(self.project.lockfile, recorded)
 
 
 def frozen_by_default() -> bool:

@@ -32,19 +32,16 @@ class Bytes:
             yield self.data[offset:]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """An image's config on its way."""
-
-    want: Want
-    blob: Bytes
-
-
-def config_of(image: BuiltImage) -> Config:
+def config_of(image: BuiltImage) -> Want:
     """The config of `image`. No two images share one."""
-    blob = Bytes(data=image.config, digest=image.config_digest)
+    described = image.config_descriptor
     title, repositories = f"config {image.composed.name}", (image.repository,)
-    return Config(want=Want(digest=blob.digest, size=blob.size, title=title, repositories=repositories), blob=blob)
+    return Want(digest=described.digest, size=described.size, title=title, repositories=repositories)
+
+
+def read_config(image: BuiltImage) -> Readable:
+    """Its bytes."""
+    return Bytes(data=image.config, digest=image.config_descriptor.digest)
 
 
 @dataclass(frozen=True, kw_only=True)

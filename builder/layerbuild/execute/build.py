@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
@@ -27,13 +28,12 @@ FetchBase = Callable[[LockedBase], BaseImage]
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage:
-    """An image whose every byte is decided."""
+    """An image whose every byte is decided. Its documents are made when they are asked for: those of a
+    thousand images are 20 MB."""
 
     composed: ComposedImage
     base: BaseImage | None
     layers: tuple[tuple[ComposedLayer, BuiltLayer], ...]
-    config: bytes
-    manifest: bytes
 
     @property
     def repository(self) -> str:
@@ -47,11 +47,24 @@ class BuiltImage:
         return frozenset(d.digest for d in below) | {made.blob.digest for _, made in self.layers}
 
     @property
-    def config_digest(self) -> str:
-        """`sha256:<hex>` of the config."""
-        return f"sha256:{sha256_hex(self.config)}"
+    def config(self) -> bytes:
+        """The config's bytes."""
+        recipe, layers = self.composed.declaration.recipe, [made for _, made in self.layers]
+        return config_json(recipe, environment(self.composed), self.base, layers)
+
+    @cached_property
+    def config_descriptor(self) -> Descriptor:
+        """Of the config."""
+        config = self.config
+        return Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
 
     @property
+    def manifest(self) -> bytes:
+        """The manifest's bytes."""
+        layers = [made for _, made in self.layers]
+        return manifest_json(self.composed.declaration.recipe, self.base, layers, self.config_descriptor)
+
+    @cached_property
     def digest(self) -> str:
         """`sha256:<hex>` of the manifest."""
         return f"sha256:{sha256_hex(self.manifest)}"
@@ -201,24 +214,18 @@ class Builder:
         bases: Mapping[str, BaseImage | LayerbuildError],
         unlearnt: Mapping[str, LayerbuildError],
     ) -> BuiltImage:
-        # Images that share a layer may call it differently: each keeps its own name for it, whoever made it.
         pairs = tuple(
-            (layer, replace(_or_raise(made[layer.id]), title=layer.title)) for layer in image.layers if layer.instance
+            (layer, _called(_or_raise(made[layer.id]), layer.title)) for layer in image.layers if layer.instance
         )
         for sha256 in image.pending:
             raise unlearnt[sha256]
-        layers = [built for _, built in pairs]
         base = _or_raise(bases[image.base.digest]) if image.base else None
-        count = len(layers) + (len(base.layers) if base else 0)
+        count = len(pairs) + (len(base.layers) if base else 0)
         if count > MAX_LAYERS:
             document = image.declaration.document
             message = f"image {image.name} has {count} layers, its base's included; runtimes stop at {MAX_LAYERS}"
             raise ProjectError([document.problem(("layers",), message, "split the recipe into several images")])
-        recipe = image.declaration.recipe
-        config = config_json(recipe, environment(image), base, layers)
-        descriptor = Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
-        manifest = manifest_json(recipe, base, layers, descriptor)
-        return BuiltImage(composed=image, base=base, layers=pairs, config=config, manifest=manifest)
+        return BuiltImage(composed=image, base=base, layers=pairs)
 
     def record(self, built: Sequence[BuiltImage]) -> Lock:
         """The lock with receipts, facts and manifests of what was built, and nothing else changed.
@@ -246,6 +253,11 @@ def distinct(composed: Iterable[ComposedImage]) -> dict[LayerId, ComposedLayer]:
             if layer.instance is not None:
                 layers.setdefault(layer.id, layer)
     return layers
+
+
+def _called(made: BuiltLayer, title: str) -> BuiltLayer:
+    """Images that share a layer may call it differently: each keeps its own name for it, whoever made it."""
+    return made if made.title == title else replace(made, title=title)
 
 
 def _same_manifest(before: LockedImage, lines: tuple[str, ...], image: BuiltImage) -> None:

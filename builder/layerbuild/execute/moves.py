@@ -48,6 +48,6 @@ class Moves:
         """Raise what kept a blob from where the image needs it."""
         if not self._failures:
             return
-        for digest in (*image.blobs, image.config_digest):
+        for digest in (*image.blobs, image.config_descriptor.digest):
             if (image.repository, digest) in self._failures:
                 raise self._failures[image.repository, digest]

@@ -20,7 +20,7 @@ from layerbuild.errors import (
     LayerbuildError,
 )
 from layerbuild.execute import survey
-from layerbuild.execute.blobs import Blobs, Config, Reader, config_of
+from layerbuild.execute.blobs import Blobs, Reader, config_of, read_config
 from layerbuild.execute.build import Built, BuiltImage
 from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
@@ -28,9 +28,9 @@ from layerbuild.execute.parallel import attempts, in_threads
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Readable
+from layerbuild.model import Readable, sha256_hex
 from layerbuild.plan import Transfer, Want, transfers
-from layerbuild.progress import Progress, Task
+from layerbuild.progress import Progress
 from layerbuild.store import Store
 
 _MANIFESTS = 8
@@ -69,7 +69,7 @@ class Pusher:
         elsewhere = survey.elsewhere(wants, self.destination, present, located, self.lock, self.repositories)
         todo = transfers(wants, present, elsewhere)
         unmoved = [t.want for t in todo if t.action == "present" and t.want.digest not in self.sent]
-        configs = [config_of(image).want for image in built.images]
+        configs = [config_of(image) for image in built.images]
         unmoved += [want for want in configs if want.digest in known[want.repositories[0]]]
         moves = Moves()
         self._move([transfer for transfer in todo if transfer.action != "present"], blobs, moves)
@@ -96,7 +96,7 @@ class Pusher:
         found = attempts(lambda pair: ask(pair[0].repository, pair[1]), pairs, parallel=survey.PARALLEL)
         done = {image.composed.name for image in images}
         for (image, _), data in zip(pairs, found, strict=True):
-            if data != image.manifest:
+            if not isinstance(data, bytes) or f"sha256:{sha256_hex(data)}" != image.digest:
                 done.discard(image.composed.name)
             if isinstance(data, bytes):
                 known[image.repository] |= survey.named_by(data)
@@ -172,45 +172,43 @@ class Pusher:
         self, images: Sequence[BuiltImage], known: survey.Known, blobs: Blobs, moves: Moves
     ) -> dict[str, LayerbuildError]:
         """Configs, manifests and tags; what failed, by image."""
-        total = sum(len(image.config) + len(image.manifest) for image in images)
         label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
-        with self.progress.task(label, total) as task:
-            results = attempts(lambda i: self._finish(i, known, blobs, moves, task), images, parallel=_MANIFESTS)
+        with self.progress.task(label):
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=_MANIFESTS)
         pairs = zip(images, results, strict=True)
         return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
 
-    def _finish(self, image: BuiltImage, known: survey.Known, blobs: Blobs, moves: Moves, task: Task) -> None:
+    def _finish(self, image: BuiltImage, known: survey.Known, blobs: Blobs, moves: Moves) -> None:
         moves.check(image)
         config = config_of(image)
-        if config.want.digest not in known[image.repository]:
-            self._put_config(config, moves)
+        if config.digest not in known[image.repository]:
+            self._put_config(image, moves)
             moves.check(image)
         try:
             self._tag(image)
         except BlobUnknown:
-            self._send_again(image, config, blobs, moves)
+            self._send_again(image, blobs, moves)
             self._tag(image)
-        task.advance(len(image.config) + len(image.manifest))
 
     def _tag(self, image: BuiltImage) -> None:
         for tag in image.tags:
             self.destination.put_manifest(image.repository, tag, MANIFEST, image.manifest)
 
-    def _put_config(self, config: Config, moves: Moves) -> None:
-        located = survey.remembered([config.want], self.destination, self.store, {})
-        candidates = located.get(config.want.digest or "", ())
-        (repository,) = config.want.repositories
-        transfer = Transfer(want=config.want, action="upload", missing=(repository,), candidates=candidates)
-        self._place(transfer, repository, lambda: config.blob, moves)
+    def _put_config(self, image: BuiltImage, moves: Moves) -> None:
+        want = config_of(image)
+        located = survey.remembered([want], self.destination, self.store, {})
+        candidates = located.get(want.digest or "", ())
+        transfer = Transfer(want=want, action="upload", missing=want.repositories, candidates=candidates)
+        self._place(transfer, image.repository, lambda: read_config(image), moves)
 
-    def _send_again(self, image: BuiltImage, config: Config, blobs: Blobs, moves: Moves) -> None:
+    def _send_again(self, image: BuiltImage, blobs: Blobs, moves: Moves) -> None:
         """What the registry said it had has gone, by garbage collection maybe: every blob is asked for anew."""
         wanted = [want for want in blobs.wants() if want.digest in image.blobs]
         lost = [want for want in wanted if not self._has(image, want)]
         missing = (image.repository,)
         self._move([Transfer(want=want, action="upload", missing=missing) for want in lost], blobs, moves)
-        if not self._has(image, config.want):
-            self._put_config(config, moves)
+        if not self._has(image, config_of(image)):
+            self._put_config(image, moves)
         moves.check(image)
 
     def _has(self, image: BuiltImage, want: Want) -> bool:

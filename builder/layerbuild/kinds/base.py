@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from layerbuild.errors import SourceError
@@ -29,9 +29,39 @@ class Knowledge(Protocol):
         """
 
 
+class Canonical(str):
+    """Canonical JSON of a value. As an item of a list of an instance's inputs it stands for that value, and is
+    shared by every instance that has it."""
+
+    __slots__ = ()
+
+
+def canonical(value: Any) -> Canonical:
+    """`value` as an item of inputs that many instances have."""
+    return Canonical(canonical_json(value))
+
+
 def instance(kind: str, revision: int, inputs: Json, label: str) -> Instance:
-    """An instance with its inputs in canonical form."""
-    return Instance(kind=kind, revision=revision, inputs=canonical_json(inputs), label=label)
+    """An instance with its inputs in canonical form. A list among them holds `Canonical` items only, or none."""
+    return Instance(kind=kind, revision=revision, parts=tuple(_parts(inputs)), label=label)
+
+
+def _parts(inputs: Json) -> Iterator[str]:
+    """Pieces that make up the canonical JSON of `inputs`."""
+    made = "{"
+    for number, name in enumerate(sorted(inputs)):
+        value = inputs[name]
+        made += f"{',' if number else ''}{canonical_json(name)}:"
+        if isinstance(value, list) and value and isinstance(value[0], Canonical):
+            made += "["
+            for item in value:
+                yield made
+                yield item
+                made = ","
+            made = "]"
+        else:
+            made += canonical_json(value)
+    yield made + "}"
 
 
 def strip(path: str) -> str:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from layerbuild.kinds.base import Json, Knowledge, base_directories, instance, owner, strip, with_parents
+from layerbuild.kinds.base import (
+    Canonical,
+    Json,
+    Knowledge,
+    base_directories,
+    canonical,
+    instance,
+    owner,
+    strip,
+    with_parents,
+)
 from layerbuild.model import Entry, Facts, Instance, Pin, Target
 from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.hashcache import (
@@ -28,31 +39,35 @@ KIND = "hash-cache"
 REVISION = 1
 
 
-def hash_cache(
-    models: Sequence[PlacedModel],
-    facts: Mapping[str, Facts],
-    target: Target,
-    label: str,
-    extensions: Mapping[str, Pin] = MappingProxyType({}),
-) -> Instance | None:
-    """The image's hash cache, None where nothing in the image is remembered by one.
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """A model, and what the hash cache of every image around which the target is the same says of it."""
 
-    Every fact that `pending_facts` names must be known.
+    model: PlacedModel
+    entries: tuple[Canonical, ...]
+
+
+def remembered(model: PlacedModel, facts: Facts | None, target: Target) -> Remembered:
+    """A model with its entries. Every fact that `pending_facts` names must be known.
 
     Raises:
         SourceError: a file called .safetensors is none.
     """
-    entries: list[dict[str, Any]] = []
-    vaes = sum(1 for model in models if model.keys.key == "vae")
-    for model in sorted(models, key=lambda m: (m.type, m.name)):
-        sha256 = model.content.sha256
-        assert sha256 is not None and not pending_facts(model, target, facts.get(sha256)), model
-        # One key for every VAE: with several, each would make the others stale.
-        if model.keys.key == "vae" and vaes > 1:
-            continue
-        entries += _entries(model, sha256, facts.get(sha256), target)
+    assert not pending_facts(model, target, facts), model
+    entries = _entries(model, model.content.sha256 or "", facts, target)
+    return Remembered(model=model, entries=tuple(map(canonical, entries)))
+
+
+def hash_cache(
+    models: Iterable[Remembered], target: Target, label: str, extensions: Mapping[str, Pin] = MappingProxyType({})
+) -> Instance | None:
+    """The image's hash cache, None where nothing in the image is remembered by one."""
+    models = sorted(models, key=lambda m: (m.model.type, m.model.name))
+    # One key for every VAE: with several, each would make the others stale.
+    several = sum(1 for m in models if m.model.keys.key == "vae") > 1
+    entries = [entry for m in models if not (several and m.model.keys.key == "vae") for entry in m.entries]
     if stores_extensions(target):
-        entries += [_extension(name, pin) for name, pin in sorted(extensions.items())]
+        entries += [canonical(_extension(name, pin)) for name, pin in sorted(extensions.items())]
     if not entries:
         return None
     path = strip(cache_path(target))

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerbuild.kinds.base import Json, base_directories, instance, owner, strip, weights_path, with_parents
+from layerbuild.kinds.base import (
+    Canonical,
+    Json,
+    base_directories,
+    canonical,
+    instance,
+    owner,
+    strip,
+    weights_path,
+    with_parents,
+)
 from layerbuild.model import Entry, Instance, Target
 
 KIND = "links"
 REVISION = 1
 
 
-def links(places: Mapping[str, str], target: Target, label: str) -> Instance:
-    """Links from absolute paths to weights by sha256."""
-    items = [{"path": strip(path), "sha256": sha256} for path, sha256 in sorted(places.items())]
-    directories = base_directories([item["path"] for item in items], target)
+def link(path: str, sha256: str) -> Canonical:
+    """A link from an absolute path to weights by sha256."""
+    return canonical({"path": strip(path), "sha256": sha256})
+
+
+def links(places: Mapping[str, Canonical], target: Target, label: str) -> Instance:
+    """Links by their absolute paths."""
+    directories = base_directories(map(strip, places), target)
+    items = [places[path] for path in sorted(places)]
     return instance(KIND, REVISION, {"links": items, "directories": directories, **owner(target)}, label)
 
 

@@ -101,13 +101,21 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
 
 def unreachable(host: str, error: LayerbuildError) -> DestinationDown:
     """The error for a registry that does not answer."""
-    return DestinationDown(
-        f"the registry {host} cannot be reached",
-        cause=error.cause or error.message,
-        hint=f"if {host} speaks plain HTTP only, say so with --insecure {host}"
-        if "WRONG_VERSION_NUMBER" in (error.cause or "")
-        else f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)",
-    )
+    message, cause, hint = _no_answer(host, error)
+    return DestinationDown(message, cause=cause, hint=hint)
+
+
+def broken_off(host: str, error: LayerbuildError) -> DestinationError:
+    """The error for an upload that breaks off each time: smaller ones may pass."""
+    message, cause, hint = _no_answer(host, error)
+    return DestinationError(message, cause=cause, hint=hint)
+
+
+def _no_answer(host: str, error: LayerbuildError) -> tuple[str, str, str]:
+    hint = f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)"
+    if "WRONG_VERSION_NUMBER" in (error.cause or ""):
+        hint = f"if {host} speaks plain HTTP only, say so with --insecure {host}"
+    return f"the registry {host} cannot be reached", error.cause or error.message, hint
 
 
 def login_required(host: str, action: str, cause: str) -> LoginRequired:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from layerbuild import http
-from layerbuild.errors import DestinationError
+from layerbuild.errors import DestinationError, SourceError
 from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
 from layerbuild.registry.manifests import MANIFEST_LIMIT
@@ -67,7 +67,12 @@ class RegistryClient(StreamUploads):
             raise self._missing(name)
         self._expect(response, (200,), f"read the manifest {name}")
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        data = answers.finish(response, limit=MANIFEST_LIMIT)
+        try:
+            data = answers.finish(response, limit=MANIFEST_LIMIT)
+        except SourceError as error:
+            raise DestinationError(
+                f"the registry {self.host} does not give the manifest {name}", cause=error.message, hint=error.hint
+            ) from None
         digest = f"sha256:{sha256_hex(data)}"
         if is_digest(reference) and digest != reference:
             raise receiving.mismatch(f"the manifest {self.host}/{name}", f"its bytes have the digest {digest}")

@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urljoin
 
 from layerbuild import addresses
 from layerbuild.digests import CHUNK, Digester, feed
 from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
+from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 
 
@@ -168,9 +170,16 @@ def _sized(stream: Stream) -> Iterator[bytes]:
         count += len(piece)
         if count > stream.size:
             raise _changed(stream.title, f"there are more than the {stream.size} bytes that there should be")
-        yield piece
+        yield from _blocks(piece)
     if count != stream.size:
         raise _changed(stream.title, f"there are {count} bytes where there should be {stream.size}")
+
+
+def _blocks(piece: bytes) -> Iterator[bytes]:
+    """`piece` in views of at most `BLOCK` bytes: what waits for a thread or the network keeps few pieces alive."""
+    view = memoryview(piece)
+    for start in range(0, len(piece), BLOCK):
+        yield cast(bytes, view[start : start + BLOCK])
 
 
 def _read(stream: Stream) -> Iterator[bytes]:

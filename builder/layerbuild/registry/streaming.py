@@ -95,7 +95,7 @@ class StreamUploads(Uploads):
         try:
             response = self._exchange("PUT", closing(session, digest), data=b"", scopes=push_scope(repository))
         except Unreachable as error:
-            raise Broken(answers.unreachable(self.host, error), digest) from None
+            raise Broken(answers.broken_off(self.host, error), digest) from None
         return self._stored(response, digest, f"store {title} ({digest}) in {repository}")
 
     def _digest_first(self, cause: str) -> DigestFirst:

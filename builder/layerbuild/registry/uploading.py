@@ -181,7 +181,7 @@ class Uploads(Exchange):
             try:
                 return self._exchange(method, url, data=body, headers=headers, scopes=push_scope(repository), retries=0)
             except Unreachable as error:
-                raise Broken(answers.unreachable(self.host, error)) from None
+                raise Broken(answers.broken_off(self.host, error)) from None
 
     def _stored(self, response: requests.Response, digest: str, action: str) -> str:
         """`digest`, if the answer to the PUT that ends an upload says that the blob is there."""
