@@ -354,6 +354,20 @@ def test_a_refusal_before_the_end_is_heard(registry: Front) -> None:
     asked_again(here, registry)
 
 
+def test_a_registry_that_is_content_before_the_end_is_not_believed(registry: Front) -> None:
+    """What was not sent is not hashed, so nobody must take that digest for the blob's."""
+    data = DATA * 5
+    registry.rule("PATCH", "/uploads/", 202, early=True, headers={"Location": "/v2/x/blobs/uploads/y"})
+    registry.rule("PUT", "/uploads/", 201)
+    source = Source(data)
+    told: list[int] = []
+    assert client(registry).upload_unnamed(f"{registry.prefix}/a", source.stream, advance=told.append) == digest_of(
+        data
+    )
+    assert source.opened == 2
+    assert sum(told) == len(data)
+
+
 def test_such_a_registry_still_takes_a_blob_by_its_digest(registry: Front) -> None:
     registry.rule("PATCH", "/uploads/", 405)
     here = client(registry)
@@ -421,7 +435,7 @@ def test_a_registry_that_always_keeps_less(registry: Front) -> None:
     registry.rule("PATCH", "/uploads/", edit=says(Range="0-99"), times=9)
     with pytest.raises(DestinationError, match="did not keep all of layer sd15") as caught:
         client(registry).upload_unnamed(f"{registry.prefix}/a", Source(DATA).stream, advance=ignore)
-    assert f"it says that it has 100 of {len(DATA)} bytes" in str(caught.value)
+    assert f"it has 100 of {len(DATA)} bytes" in str(caught.value)
     assert counts(registry)["PUT"] == 0
 
 

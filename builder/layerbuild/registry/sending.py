@@ -32,18 +32,18 @@ class Counter:
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._sent = 0
+        self.total = 0
 
     def add(self, amount: int) -> None:
         """`amount` more bytes are sent."""
-        self._sent += amount
+        self.total += amount
         self._advance(amount)
 
     def take_back(self) -> None:
         """None of them counts."""
-        if self._sent:
-            self._advance(-self._sent)
-        self._sent = 0
+        if self.total:
+            self._advance(-self.total)
+        self.total = 0
 
 
 @dataclass(frozen=True, kw_only=True)

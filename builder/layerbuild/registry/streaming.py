@@ -75,17 +75,18 @@ class StreamUploads(Uploads):
             raise self._failed(refusal, f"store {stream.title} in {repository}")
         url, location, kept = response.url, response.headers.get("Location"), response.headers.get("Range", "")
         answers.finish(response)
-        self._check_kept(kept, stream)
+        self._check_kept(kept, sent.total, stream)
         return session_at(url, location, host=self.host) if location else session, f"sha256:{seen.hexdigest()}"
 
-    def _check_kept(self, range_: str, stream: Stream) -> None:
-        """Holds what the registry says to have against what it was sent. Some say one byte more, or nothing."""
-        match = _RANGE.fullmatch(range_)
-        if match and int(match[1]) + 1 < stream.size:
+    def _check_kept(self, said: str, sent: int, stream: Stream) -> None:
+        """Holds what the registry can have against what there is: one may answer before it was sent all."""
+        match = _RANGE.fullmatch(said)  # some say one byte more, some nothing
+        kept = min(sent, int(match[1]) + 1) if match else sent
+        if kept < stream.size:
             raise Broken(
                 DestinationError(
                     f"the registry {self.host} did not keep all of {stream.title}",
-                    cause=f"it says that it has {int(match[1]) + 1} of {stream.size} bytes",
+                    cause=f"it has {kept} of {stream.size} bytes, and says that this was all",
                     hint="run the command again, or ask whoever runs the registry",
                 )
             )
