@@ -201,6 +201,16 @@ def test_an_honest_image_spares_the_source(
     assert registry.requests("GET", "/blobs/") == []
 
 
+def test_push_takes_over_and_mounts(victim: Project, project: Project, registry: Front) -> None:
+    project.run("push", _at(registry, "team"))
+    registry.records.clear()
+    reference = f"{_at(registry, 'team')}/one:v1"
+    report = _without_sources(victim).run("push", _at(registry, "mine"), "--cache-from", reference, "--json").json
+    assert len(report["cache"]["adopted"]) == 5 and report["mounted_bytes"] > BIG
+    # One reading of each blob to check it, and not a byte sent but the manifest.
+    assert len(registry.requests("GET", "/blobs/")) == 5 and report["uploaded_bytes"] < 4096
+
+
 def test_trust_reads_nothing_and_says_whom_it_believed(
     victim: Project, project: Project, registry: Front, honest: Forged
 ) -> None:

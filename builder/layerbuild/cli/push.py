@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from layerbuild.cli import options
+from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import raise_failed
@@ -23,6 +24,7 @@ from layerbuild.execute.report import Report
     is_flag=True,
     help="Stream models from their source to DEST, and keep nothing of them on this machine.",
 )
+@options.cache_from
 @options.insecure
 @options.frozen
 @options.as_json
@@ -50,6 +52,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
+    adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
     workspace.record(builder, built.images, frozen=arguments["frozen"])
     pusher = Pusher(
@@ -64,9 +67,11 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     )
     report = pusher.run(built)
     if arguments["json_output"]:
-        print_json(report.as_json())
+        print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
     else:
         print_report(report)
+        if adopted:
+            print_adopted(adopted)
     raise_failed(report.failed, len(selected))
 
 
