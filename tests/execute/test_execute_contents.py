@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,8 @@ from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.parallel import in_threads
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Content, Facts
+from layerbuild.store import local, reading
+from layerbuild.store.local import _SAME_INSTANT_NS
 
 _RECIPE = "name: one\nwebui: {root: /w}\nlayers: "
 _MODEL = safetensors(3000, {"a": "b"})
@@ -136,6 +140,24 @@ class TestOrigins:
         assert sorted(read) == sorted(data)[:4]
         fresh.contents(lock).ensure(map(_named, data.values()))
         assert sorted(read) == sorted(data)
+
+    def test_folder_of_a_thousand_files_is_locked_again_without_reading_one(
+        self, works: Works, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(1000):
+            works.write(f"models/{number:04}", b"%d" % number * 9)
+        source = f"source: file:models, repository: a/b, revision: {'a' * 40}"
+        images = works.images(f"m: {{kind: huggingface, {source}}}\n", "name: one\nlayers: [m]\n")
+        time.sleep(2 * _SAME_INSTANT_NS / 1e9)
+        first = works.lock(images)
+        read: list[Path] = []
+        monkeypatch.setattr(local, "read", lambda path, offset: (read.append(path), reading.read(path, offset))[1])
+        # Without the old lock every pin is taken anew.
+        assert works.lock(images) == first and len(first.layers["m"].pins["snapshot"].files) == 1000
+        assert read == []
+        works.write("models/0500", b"another")
+        again = works.lock(images)
+        assert [path.name for path in read] == ["0500"] and again != first
 
     def test_web(self, new_works: Callable[[str], Works], web: Web) -> None:
         url = web.route("/file.bin", b"from the web")
