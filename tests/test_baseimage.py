@@ -15,8 +15,9 @@ import zstandard
 
 from fixtures.registry import Front, Image, MemoryBlob, digest_of, make_image
 from layerbuild import http
-from layerbuild.baseimage import BaseSource, Found, Occupied, directories, open_base
+from layerbuild.baseimage import MOST_MANIFESTS, BaseSource, Found, Occupied, directories, open_base
 from layerbuild.destinations import open_destination
+from layerbuild.destinations.layoutdir import blob_path
 from layerbuild.errors import ContentMismatch, LayerbuildError, NotFound, SourceError, UsageError
 from layerbuild.model import Descriptor, Directory
 from layerbuild.registry.clients import Clients
@@ -143,8 +144,13 @@ def test_a_layout_that_lacks_its_index(tmp_path: Path) -> None:
 def test_where_a_base_can_be_mounted_from(tmp_path: Path) -> None:
     source = base("docker.io/debian:12", tmp_path)
     assert (source.host, source.repository) == ("docker.io", "library/debian")
+    assert (source.name, source.tag) == ("library/debian", "12")
     source = base("oci:x:y", tmp_path)
-    assert (source.host, source.repository) == (None, None)
+    assert (source.host, source.repository, source.name) == (None, None, "y")
+    source = base("oci:x:acme/y:1", tmp_path)
+    assert (source.name, source.tag) == ("acme/y", "1")
+    source = base(f"oci:x@sha256:{'0' * 64}", tmp_path)
+    assert (source.name, source.tag) == (None, None)
 
 
 @pytest.mark.parametrize("reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64])
@@ -174,6 +180,37 @@ def test_an_index_is_followed_to_the_platform(place: Place, tmp_path: Path) -> N
         assert "unknown" not in str(caught.value)
     with pytest.raises(SourceError, match="makes no sense"):
         source.manifest(digest_of(data))
+
+
+def test_every_manifest_is_listed_without_a_config(place: Place, tmp_path: Path) -> None:
+    where, name = place
+    images = {"linux/amd64": make_image(), "linux/arm64": make_image(architecture="arm64")}
+    push_index(where, "base", "1", {**images, "linux/arm64/v8": images["linux/arm64"]}, tmp_path)
+    alone = make_image(author="alone")
+    push(where, "base", "2", alone, tmp_path)
+    if where.startswith("oci:"):
+        for image in (*images.values(), alone):
+            blob_path(tmp_path / "out", image.blobs[0].digest).unlink()
+    assert base(f"{name}:1", tmp_path).manifests() == tuple(image.digest for image in images.values())
+    assert base(f"{name}:2", tmp_path).manifests() == (alone.digest,)
+
+
+def test_an_index_of_very_many_images_is_refused(place: Place, tmp_path: Path) -> None:
+    where, name = place
+    images = {f"linux/a{number}": make_image(architecture=f"a{number}") for number in range(MOST_MANIFESTS + 1)}
+    push_index(where, "base", "1", images, tmp_path)
+    with pytest.raises(SourceError, match="makes no sense") as caught:
+        base(f"{name}:1", tmp_path).manifests()
+    assert "index of 33 images" in str(caught.value)
+
+
+def test_the_size_of_a_blob_is_told_unread(place: Place, tmp_path: Path) -> None:
+    where, name = place
+    image = make_image([(TAR, tar(("root", "d")))])
+    push(where, "base", "1", image, tmp_path)
+    source = base(f"{name}:1", tmp_path)
+    assert [source.stored_size(blob.digest) for blob in image.blobs] == [blob.size for blob in image.blobs]
+    assert source.stored_size(f"sha256:{'0' * 64}") is None
 
 
 def test_an_image_of_another_platform(place: Place, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from builders import images_of
 from layerbuild import __version__
 from layerbuild.cli.main import group
+from layerbuild.registry.limits import KNOWN, Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -142,6 +143,14 @@ def test_tables_say_what_the_schema_says() -> None:
     models = ("ModelLayer", "HuggingFaceLayer", "WebuiLayer", "FilesLayer", "FileSpec", "Fetch")
     for model in (*models, "Recipe", "WebuiTarget", "ImageConfig", "OwnerSpec"):
         assert f"<!-- begin: {model} -->" in page
+
+
+def test_what_registries_take_is_as_known() -> None:
+    told = {}
+    for row in re.findall(r"^\| [^|]+ \| (`.*`) \| ([^|]*)\| (yes|no) \|$", read("docs/pushing.md"), re.MULTILINE):
+        largest = int(row[1].removesuffix(" MiB ")) << 20 if row[1].strip() else None
+        told |= {host: Limits(streams=row[2] == "no", largest=largest) for host in re.findall(r"`([^`]+)`", row[0])}
+    assert told == dict(KNOWN)
 
 
 # --- output ----------------------------------------------------------------------------------------

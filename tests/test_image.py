@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from builders import images_of, sha256
+from fixtures.registry import MemoryBlob
 from layerbuild.compress import MEDIA_TYPES
 from layerbuild.destinations.layout import LayoutDestination
 from layerbuild.errors import LayerbuildError
-from layerbuild.execute.push import Bytes
 from layerbuild.image import CONFIG, CREATED, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.model import Blob, Descriptor
 from layerbuild.schema import ImageConfig, Recipe
@@ -50,7 +50,7 @@ def test_bytes_are_frozen() -> None:
     data = config_json(recipe, {"HF_HOME": "/opt/huggingface"}, None, [_layer("a"), _layer("b", "none")])
     assert sha256(data) == "5cfd163b7052bf156ea8e82dc00f40879df44780eb8728b47d3592c0d831f85d"
     manifest = manifest_json(recipe, None, [_layer("a"), _layer("b", "none")], _DESCRIPTOR)
-    assert sha256(manifest) == "02f83db6a1d7f562de64cc5822bd2a95d2948059f080442a6ea2b4aefc410b3c"
+    assert sha256(manifest) == "a7b2ca25ba0bc500bc59c1a04f9d7e54f4abec778aad473a7f20388a9c537ef6"
 
 
 def test_environment_keeps_the_bases_order_and_the_recipe_wins() -> None:
@@ -128,16 +128,19 @@ def test_annotations() -> None:
     local = BaseImage(reference="oci:base:1", digest=_DIGEST, manifest={"layers": []}, config={})
     assert _manifest(local)["annotations"] == {digest: _DIGEST}
     layer = _manifest(None)["layers"][0]
-    assert layer["annotations"] == {"dev.layerbuild.diff-id": _layer().diff_id, "dev.layerbuild.key": "a" * 64}
+    known = {"dev.layerbuild.diff-id": _layer().diff_id, "dev.layerbuild.key": "a" * 64}
+    assert layer["annotations"] == {**known, "dev.layerbuild.encoding": "zstd"}
+    plain = _layer(algorithm="none").descriptor
+    assert dict(plain.annotations) == {**known, "dev.layerbuild.diff-id": plain.digest}
 
 
 def test_skopeo_takes_config_and_manifest(tmp_path: Path) -> None:
     files = {"recipes/r.yaml": "name: one\nlayers: []\nconfig: {cmd: [/x], env: {A: b}}\nplatform: linux/arm64/v8\n"}
     (image,) = images_of(tmp_path / "project", files)
-    tar = Bytes(data=bytes(1024))
+    tar = MemoryBlob(bytes(1024))
     blob = Blob(encoding="none", digest=tar.digest, size=1024)
     layer = BuiltLayer(key="a" * 64, title="files x", diff_id=tar.digest, size=1024, algorithm="none", blob=blob)
-    config = Bytes(data=config_json(image.recipe, {}, None, [layer]))
+    config = MemoryBlob(config_json(image.recipe, {}, None, [layer]))
     described = Descriptor(media_type=CONFIG, digest=config.digest, size=config.size)
     layout = LayoutDestination("oci:out", tmp_path / "out")
     for part in (tar, config):

@@ -17,7 +17,7 @@ import pytest
 
 from builders import facts_of, git_blob, sha256
 from fixtures.project import safetensors
-from layerbuild.digests import CHUNK
+from layerbuild.digests import CHUNK, SafetensorsScan
 from layerbuild.errors import ContentMismatch, StoreError
 from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store import Store
@@ -149,7 +149,7 @@ def test_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, how: str) -> N
 class TestDamage:
     def test_small_file_is_found_on_read_and_removed(self, store: Store) -> None:
         content = _add(store, _DATA)
-        path = store._file(content.sha256 or "")
+        path = store._disk.file(content.sha256 or "")
         path.write_bytes(b"other")
         with pytest.raises(StoreError, match="damaged, and has been removed"):
             store.open(content)
@@ -158,7 +158,7 @@ class TestDamage:
     @pytest.mark.parametrize("size", [100, CHUNK + 100], ids=["small", "large"])
     def test_document_is_held_against_its_digest(self, store: Store, size: int) -> None:
         name = store.add_document(b"x" * size)
-        store._file(name).write_bytes(b"y" * size)
+        store._disk.file(name).write_bytes(b"y" * size)
         with pytest.raises(StoreError, match="damaged"):
             store.document(name)
         assert store.add_document(b"x" * size) == name
@@ -318,8 +318,29 @@ class TestLocalFiles:
         data = safetensors(1000, {"a": "b"})
         content = _add(store, data)
         assert store.facts(sha256(data)) == Facts(size=len(data))
-        store.scan(content, lambda _: None)
+        assert b"".join(store.verified(content, SafetensorsScan())) == data
         assert store.facts(sha256(data)) == facts_of(data)
+
+    def test_header_alone_costs_no_digest(self, store: Store) -> None:
+        data = safetensors(1000, {"a": "b"})
+        assert b"".join(store.arriving([data], _content(data), name="x", scan=SafetensorsScan(addnet=False))) == data
+        assert store.facts(sha256(data)) == replace(facts_of(data), addnet=None)
+
+    def test_bytes_that_are_not_kept(self, store: Store) -> None:
+        scan = SafetensorsScan()
+        data = safetensors(1000, {"a": "b"})
+        assert b"".join(store.arriving([data], _content(data), name="x", scan=scan, keep=False)) == data
+        assert _nothing_kept(store) and store.facts(sha256(data)) == facts_of(data)
+        with pytest.raises(ContentMismatch, match="x is not what was pinned"):
+            list(store.arriving([data[:-1], b"?"], _content(data), name="x", keep=False))
+
+    def test_local_file_on_its_way(self, store: Store, tmp_path: Path) -> None:
+        path = tmp_path / "model"
+        path.write_bytes(_LARGE)
+        assert b"".join(store.arriving_local(path, _content(_LARGE), name="x")) == _LARGE
+        assert store.has(_content(_LARGE)) and _nothing_kept(store)
+        with pytest.raises(ContentMismatch, match="x is not what was pinned"):
+            list(store.arriving_local(path, _content(_DATA), name="x"))
 
 
 class TestMemory:

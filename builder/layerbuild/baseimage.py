@@ -7,17 +7,14 @@ what was asked for (image-spec 1.1, manifest.md and image-index.md; Docker's sch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layerbuild.destinations import layoutdir
-from layerbuild.errors import NotFound, UsageError
+from layerbuild.backends import LARGEST_DOCUMENT, Backend, LayoutBackend, RegistryBackend
+from layerbuild.errors import NotFound
 from layerbuild.model import Descriptor, Readable, sha256_hex
-from layerbuild.registry import receiving
 from layerbuild.registry.layertar import layer_headers
 from layerbuild.registry.manifests import (
-    INDEX_TYPE,
     INDEXES,
     MANIFESTS,
     config_of,
@@ -27,7 +24,7 @@ from layerbuild.registry.manifests import (
     read_document,
     read_object,
 )
-from layerbuild.registry.reference import Reference, is_digest, parse_reference
+from layerbuild.registry.reference import parse_reference
 from layerbuild.registry.union import Found, Occupied, Union
 
 if TYPE_CHECKING:
@@ -35,11 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseSource", "Found", "Occupied", "directories", "open_base"]
 
-_LARGEST_DOCUMENT = 4 * 1024 * 1024
+MOST_MANIFESTS = 32
+"""Images of an index that are looked at: one for each platform, and nobody builds for more."""
 
 
 class BaseSource(Protocol):
-    """One base image. Errors name it."""
+    """One image that is there already: a base, or one that a command line names. Errors name it."""
 
     @property
     def reference(self) -> str:
@@ -53,6 +51,14 @@ class BaseSource(Protocol):
     def repository(self) -> str | None:
         """The full name on that registry; None for a layout."""
 
+    @property
+    def name(self) -> str | None:
+        """What the image is called there, without its tag; None where only a digest is known."""
+
+    @property
+    def tag(self) -> str | None:
+        """The tag that the reference names; None where it names none."""
+
     def resolve(self, platform: str) -> str:
         """The digest of the image manifest for a platform, `linux/amd64` or `linux/arm64/v8`.
 
@@ -65,6 +71,13 @@ class BaseSource(Protocol):
     def platforms(self) -> dict[str, str]:
         """Digests of the image manifests, by platform: every one of an index, or the only one."""
 
+    def manifests(self) -> tuple[str, ...]:
+        """Digests of the image manifests, in their order: of an index, or the only one. No config is read.
+
+        Raises:
+            SourceError: what is there makes no sense, or names more than `MOST_MANIFESTS`.
+        """
+
     def manifest(self, digest: str) -> bytes:
         """An image manifest, verified, its shape checked."""
 
@@ -74,18 +87,8 @@ class BaseSource(Protocol):
     def blob(self, descriptor: Descriptor) -> Readable:
         """A blob, not opened yet. A read of the whole is verified."""
 
-
-class _Backend(Protocol):
-    """Where an image lies."""
-
-    host: str | None
-    repository: str | None
-
-    def top(self) -> tuple[str, bytes]: ...
-
-    def document(self, digest: str) -> tuple[str, bytes]: ...
-
-    def blob(self, descriptor: Descriptor) -> Readable: ...
+    def stored_size(self, digest: str) -> int | None:
+        """Bytes of a blob by what the place says, None if it has none of that digest. Nothing is read."""
 
 
 def open_base(reference: str, *, client_for: Callable[[str], RegistryClient], project: Path) -> BaseSource:
@@ -101,18 +104,20 @@ def open_base(reference: str, *, client_for: Callable[[str], RegistryClient], pr
         UsageError: `reference` is none of these.
     """
     if reference.startswith("oci:"):
-        return _Base(reference, _layout(reference, project))
+        return _Base(reference, LayoutBackend.of(reference, project))
     parsed = parse_reference(reference)
-    return _Base(reference, _RegistryBackend(client_for(parsed.host), parsed))
+    return _Base(reference, RegistryBackend(client_for(parsed.host), parsed))
 
 
 class _Base:
     """What registries and layouts have in common. See `BaseSource`."""
 
-    def __init__(self, reference: str, backend: _Backend) -> None:
+    def __init__(self, reference: str, backend: Backend) -> None:
         self.reference = reference
         self.host = backend.host
         self.repository = backend.repository
+        self.name = backend.name
+        self.tag = backend.tag
         self._backend = backend
 
     def resolve(self, platform: str) -> str:
@@ -137,6 +142,17 @@ class _Base:
             return found
         return {_platform(read_object(self.config(data), self.reference)): f"sha256:{sha256_hex(data)}"}
 
+    def manifests(self) -> tuple[str, ...]:
+        """See `BaseSource.manifests`."""
+        media_type, data = self._backend.top()
+        document = read_document(media_type, data, self.reference)
+        if media_type not in INDEXES:
+            return (f"sha256:{sha256_hex(data)}",)
+        found = tuple(dict.fromkeys(digest for _, digest in self._offers(document)))
+        if not 0 < len(found) <= MOST_MANIFESTS:
+            raise nonsense(self.reference, f"it is an index of {len(found)} images")
+        return found
+
     def manifest(self, digest: str) -> bytes:
         """See `BaseSource.manifest`."""
         media_type, data = self._backend.document(digest)
@@ -150,13 +166,17 @@ class _Base:
     def config(self, manifest: bytes) -> bytes:
         """See `BaseSource.config`."""
         described = config_of(read_object(manifest, self.reference), self.reference)
-        if described.size > _LARGEST_DOCUMENT:
+        if described.size > LARGEST_DOCUMENT:
             raise nonsense(self.reference, f"its config has {described.size} bytes")
         return b"".join(self._backend.blob(described).open())
 
     def blob(self, descriptor: Descriptor) -> Readable:
         """See `BaseSource.blob`."""
         return self._backend.blob(descriptor)
+
+    def stored_size(self, digest: str) -> int | None:
+        """See `BaseSource.stored_size`."""
+        return self._backend.stored_size(digest)
 
     def _choose(self, index: Mapping[str, Any], platform: str) -> str:
         available = []
@@ -195,102 +215,6 @@ def _suits(offered: Mapping[str, Any], platform: str) -> bool:
         return False
     variant = offered.get("variant") or ("v8" if wanted[1] == "arm64" else "")
     return len(wanted) < 3 or variant == wanted[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RegistryBlob:
-    digest: str
-    size: int
-    client: RegistryClient
-    repository: str
-
-    def open(self, offset: int = 0) -> Iterator[bytes]:
-        pieces = self.client.open_blob(self.repository, self.digest, offset=offset)
-        return receiving.sized(pieces, self.size - offset, f"the blob {self.digest} of {self.repository}")
-
-
-class _RegistryBackend:
-    def __init__(self, client: RegistryClient, reference: Reference) -> None:
-        self._client = client
-        self._reference = reference
-        self.host: str | None = reference.host
-        self.repository: str | None = reference.repository
-
-    def top(self) -> tuple[str, bytes]:
-        return self.document(self._reference.digest or self._reference.tag or "latest")
-
-    def document(self, digest: str) -> tuple[str, bytes]:
-        media_type, data, _ = self._client.get_manifest(self._reference.repository, digest, accept=MANIFESTS + INDEXES)
-        return media_type, data
-
-    def blob(self, descriptor: Descriptor) -> Readable:
-        return _RegistryBlob(
-            digest=descriptor.digest,
-            size=descriptor.size,
-            client=self._client,
-            repository=self._reference.repository,
-        )
-
-
-class _LayoutBackend:
-    host: str | None = None
-    repository: str | None = None
-
-    def __init__(self, path: Path, *, name: str | None, digest: str | None) -> None:
-        self._path = path
-        self._name = name
-        self._digest = digest
-
-    def top(self) -> tuple[str, bytes]:
-        if self._digest:
-            return self.document(self._digest)
-        entry = self._entry()
-        return entry.media_type, self._small(entry)
-
-    def document(self, digest: str) -> tuple[str, bytes]:
-        layoutdir.require_layout(self._path)
-        data = self._small(layoutdir.stored_blob(self._path, digest))
-        document = read_object(data, str(self._path))
-        # a layout does not tell the type of a blob, and the document itself need not
-        implied = INDEX_TYPE if "manifests" in document else MANIFESTS[0]
-        return str(document.get("mediaType") or implied), data
-
-    def blob(self, descriptor: Descriptor) -> Readable:
-        return layoutdir.FileBlob(digest=descriptor.digest, size=descriptor.size, layout=self._path)
-
-    def _small(self, described: Descriptor) -> bytes:
-        if described.size > _LARGEST_DOCUMENT:
-            raise nonsense(str(self._path), f"its manifest has {described.size} bytes")
-        return b"".join(self.blob(described).open())
-
-    def _entry(self) -> Descriptor:
-        layoutdir.require_layout(self._path)
-        entries = layoutdir.read_index(self._path)["manifests"]
-        wanted = {self._name, f"{self._name}:latest"}
-        found = [e for e in entries if self._name is None or layoutdir.ref_name(e) in wanted]
-        if len(found) != 1:
-            names = sorted(layoutdir.ref_name(e) or "(an image without a name)" for e in entries)
-            raise NotFound(
-                f"there is no single image {self._name or ''!s} in the OCI layout {self._path}",
-                cause=f"it holds {', '.join(names)[:500] or 'nothing'}",
-                hint="name one of these as oci:DIR:NAME:TAG",
-            )
-        return read_descriptor(found[0], str(self._path))
-
-
-def _layout(reference: str, project: Path) -> _LayoutBackend:
-    text = reference.removeprefix("oci:")
-    directory, at, digest = text.rpartition("@")
-    name = None
-    if not at or not is_digest(digest):
-        directory, _, name = text.partition(":")
-        digest = ""
-    if not directory or name == "" or "\0" in directory:
-        raise UsageError(
-            f"{reference[:200]!r} is not the name of an image in an OCI layout",
-            hint="write it like oci:DIR:NAME:TAG or oci:DIR@sha256:…",
-        )
-    return _LayoutBackend(project / directory, name=name, digest=digest or None)
 
 
 def directories(source: BaseSource, manifest: bytes, wanted: Sequence[str]) -> dict[str, Found]:

@@ -52,6 +52,11 @@ class ComposedImage:
         """The image's name."""
         return self.declaration.name
 
+    @property
+    def repository(self) -> str:
+        """Where it lands at a destination."""
+        return self.declaration.repository
+
 
 def compose(images: Sequence[ImageDeclaration], lock: Lock) -> tuple[ComposedImage, ...]:
     """Every image of `images`. `lock.layers` must hold every pin key that they use.

@@ -40,7 +40,7 @@ class GitBlob:
     def __init__(self, size: int) -> None:
         self._hash = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         self._hash.update(data)
 
     def hexdigest(self) -> str:
@@ -49,17 +49,21 @@ class GitBlob:
 
 
 class SafetensorsScan:
-    """Learns a safetensors file's header and the digest of what follows it."""
+    """Learns a safetensors file's header and the digest of what follows it.
 
-    def __init__(self) -> None:
+    Args:
+        addnet: compute that digest; it costs as much as the sha256 of the whole file.
+    """
+
+    def __init__(self, *, addnet: bool = True) -> None:
         self._head: bytearray | None = bytearray()
-        self._rest = hashlib.sha256()
+        self._rest = hashlib.sha256() if addnet else None
         self.header: bytes | None = None
 
     def update(self, data: bytes, /) -> None:
         """The next bytes."""
         if self._head is None:
-            if self.header is not None:
+            if self.header is not None and self._rest is not None:
                 self._rest.update(data)
             return
         self._head += data
@@ -70,7 +74,7 @@ class SafetensorsScan:
             self._head = None
         elif len(self._head) >= PREFIX + length:
             self._take_header(bytes(self._head[PREFIX : PREFIX + length]))
-            if self.header is not None:
+            if self.header is not None and self._rest is not None:
                 self._rest.update(memoryview(self._head)[PREFIX + length :])
             self._head = None
 
@@ -82,7 +86,8 @@ class SafetensorsScan:
         """What was learnt, once every byte of the file's `size` was seen."""
         if self.header is None:
             return Facts(size=size, git_blob=git_blob, safetensors=False)
-        return replace(header_facts(self.header, size), git_blob=git_blob, addnet=self._rest.hexdigest())
+        addnet = self._rest.hexdigest() if self._rest is not None else None
+        return replace(header_facts(self.header, size), git_blob=git_blob, addnet=addnet)
 
 
 def header_facts(header: bytes, size: int) -> Facts:
@@ -104,6 +109,15 @@ def header_facts(header: bytes, size: int) -> Facts:
         metadata=text if len(text) <= INLINE_METADATA else None,
         architecture=architecture(json.loads(header)),
     )
+
+
+def measure(chunks: Iterable[bytes]) -> tuple[str, int]:
+    """Digest, `sha256:<hex>`, and size in bytes of a blob that nobody keeps."""
+    whole, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        whole.update(chunk)
+        size += len(chunk)
+    return f"sha256:{whole.hexdigest()}", size
 
 
 def feed(chunks: Iterable[bytes], digesters: Sequence[Digester], *, threads: bool = True) -> Iterator[bytes]:

@@ -11,9 +11,15 @@
     │   ├── AccessDenied                a login, a token or an accepted licence is missing
     │   └── ContentMismatch             bytes arrived, and are not what was pinned
     ├── DestinationError       exit 1   where images go
-    │   └── LoginRequired               the registry asks for credentials, or refuses those it got
+    │   ├── LoginRequired               the registry asks for credentials, or refuses those it got
+    │   ├── DigestFirst                 the place takes a blob only by its digest
+    │   ├── BlobUnknown                 a manifest names a blob that its repository lacks
+    │   └── DestinationDown             no answer: nothing else can be put there either
     ├── StoreError             exit 1   this machine's cache
-    └── NotReproducible        exit 1   a layer came out different from its receipt
+    │   └── Damaged                     something in it was; it is removed, and can be had anew
+    ├── NotReproducible        exit 1   a layer came out different from its receipt
+    ├── WrongImage             exit 1   a pushed image is not what the lock makes
+    └── ImagesFailed           exit 1   some images of a run failed; the others are done
 
 Each error has three parts, and the command line prints them in this order: `message` (what failed,
 and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
@@ -22,9 +28,12 @@ them may ever contain a secret: addresses go through `layerbuild.addresses.redac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+_LISTED = 20
+"""Failures that one error tells of."""
 
 
 class LayerbuildError(Exception):
@@ -43,6 +52,11 @@ class LayerbuildError(Exception):
         self.message = message
         self.cause = cause
         self.hint = hint
+
+    @property
+    def brief(self) -> str:
+        """Message and cause in one line, for lists of what went wrong."""
+        return f"{self.message} ({self.cause})" if self.cause else self.message
 
     def __str__(self) -> str:
         parts = [self.message]
@@ -136,9 +150,65 @@ class LoginRequired(DestinationError):
     """The registry asks for credentials, or refuses those that it got."""
 
 
+class DigestFirst(DestinationError):
+    """The place takes a blob only by its digest. Whoever sends computes it first, and sends then."""
+
+
+class BlobUnknown(DestinationError):
+    """A manifest names a blob that its repository lacks."""
+
+
+class DestinationDown(DestinationError):
+    """No answer: nothing else can be put there either."""
+
+
 class StoreError(LayerbuildError):
     """This machine's cache cannot be used."""
 
 
+class Damaged(StoreError):
+    """Something in this machine's cache was damaged. It has been removed: trying again makes it anew."""
+
+
 class NotReproducible(LayerbuildError):
     """A layer came out different from its receipt."""
+
+
+class WrongImage(LayerbuildError):
+    """A pushed image is not what the lock makes."""
+
+
+class ImagesFailed(LayerbuildError):
+    """Some images of a run failed; the others are done.
+
+    Args:
+        failed: what failed, by image.
+        total: images of the run.
+    """
+
+    def __init__(self, failed: Mapping[str, LayerbuildError], total: int) -> None:
+        self.failed = dict(failed)
+        lines = [f"  {name}: {error.message}" for name, error in list(failed.items())[:_LISTED]]
+        more = len(failed) - _LISTED
+        lines += [f"  ... and {more} more"] if more > 0 else []
+        causes = dict.fromkeys(error.cause for error in failed.values() if error.cause)
+        hints = dict.fromkeys(error.hint for error in failed.values() if error.hint)
+        super().__init__(
+            f"{len(failed)} of {total} images failed:\n" + "\n".join(lines),
+            cause="; ".join(list(causes)[:3]) or None,
+            hint="; ".join(list(hints)[:3]) or None,
+        )
+
+
+def raise_failed(failed: Mapping[str, LayerbuildError], total: int) -> None:
+    """Raises what stands for all failures of a run: the only one as it is.
+
+    Raises:
+        LayerbuildError: there were any.
+    """
+    if not failed:
+        return
+    first, *others = dict.fromkeys(failed.values())
+    if not others and len(failed) == total:
+        raise first
+    raise ImagesFailed(failed, total)

@@ -7,6 +7,7 @@ where there was none.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import random
@@ -35,6 +36,7 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _LONGEST_WAIT = 60.0
+_SHORT = 64 * 1024
 
 
 def is_loopback(host: str) -> bool:
@@ -48,31 +50,24 @@ def is_loopback(host: str) -> bool:
 
 
 class Body:
-    """A request body of known length that is made while it is sent, with flat memory.
+    """A request body of known length that is made while it is sent, with flat memory and without copies.
 
-    requests takes it for a file: it has a length and `read`.
+    requests takes the length for the Content-Length, and urllib3 sends what the iterator gives as it is.
     """
 
     def __init__(self, chunks: Iterator[bytes], length: int) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")
         self._length = length
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size`; empty at the end."""
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        if size < 0 or size >= len(self._rest):
-            piece, self._rest = self._rest, memoryview(b"")
-        else:
-            piece, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(piece)
+    def __iter__(self) -> Iterator[memoryview]:
+        """Blocks of at most `BLOCK` bytes: a time-out is for the whole of a block."""
+        for chunk in self._chunks:
+            view = memoryview(chunk)
+            for start in range(0, len(view), BLOCK):
+                yield view[start : start + BLOCK]
 
 
 BodyFactory = Callable[[], "Body | bytes"]
@@ -138,6 +133,7 @@ class Client:
         body: bytes | BodyFactory | None = None,
         follow: bool = True,
         secret_headers: Iterable[str] = ("Authorization",),
+        retries: int | None = None,
     ) -> requests.Response:
         """One request, tried again where that can help. The answer is streamed: read it or close it.
 
@@ -145,6 +141,7 @@ class Client:
             headers: sent as they are. Those named by `secret_headers` go to the first origin only.
             body: bytes, or a factory that opens the body anew for every try.
             follow: follow redirects (GET and HEAD); else a redirect is given back.
+            retries: tries after the first; the policy's where None.
 
         Raises:
             Unreachable: no answer after the last try. An answer with a status of `RETRIED` is given back.
@@ -154,11 +151,11 @@ class Client:
         sent = {"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
         first = _origin_or_error(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self._try(method, url, sent, body)
+            response = self._try(method, url, sent, body, self.policy.retries if retries is None else retries)
             location = response.headers.get("Location")
             if not follow or response.status_code not in _REDIRECTS or not location:
                 return response
-            response.close()
+            _discard(response)
             target = _redirected(url, location)
             if origin(target) != first:
                 sent = {k: v for k, v in sent.items() if k.lower() not in secret}
@@ -166,21 +163,22 @@ class Client:
         raise SourceError(f"{redact(url)}: too many redirects")
 
     def _try(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | BodyFactory | None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | BodyFactory | None, retries: int
     ) -> requests.Response:
         policy = self.policy
-        for attempt in range(policy.retries + 1):
-            last = attempt == policy.retries
+        for attempt in range(retries + 1):
+            last = attempt == retries
             try:
                 response = self._session().request(
                     method,
                     url,
                     headers=dict(headers),
-                    data=body() if callable(body) else body,  # Body is file-like
+                    data=body() if callable(body) else body,  # type: ignore[arg-type]  # no memoryviews for types-requests
                     auth=_as_given,
                     stream=True,
                     allow_redirects=False,
-                    timeout=(policy.connect_timeout, policy.read_timeout),
+                    # What is sent is held to the first of them, and a registry may be slow to take a block.
+                    timeout=(policy.read_timeout if callable(body) else policy.connect_timeout, policy.read_timeout),
                     verify=policy.verify,
                 )
             # urllib3's own errors come through where a host's name cannot be one.
@@ -198,7 +196,7 @@ class Client:
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))
                 if last or wait > _LONGEST_WAIT:
                     return response
-                response.close()
+                _discard(response)
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
 
@@ -208,6 +206,13 @@ class Client:
 
     def _backoff(self, attempt: int) -> float:
         return self.policy.backoff * float(2**attempt) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
+
+
+def _discard(response: requests.Response) -> None:
+    """Closes `response`. Its connection can be used again if the rest of the body is short."""
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        response.raw.read(_SHORT, decode_content=False)
+    response.close()
 
 
 def _origin_or_error(url: str) -> tuple[str, str, int | None]:

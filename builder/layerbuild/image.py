@@ -22,6 +22,8 @@ CREATED = "1980-01-02T00:00:00Z"
 
 KEY_ANNOTATION = "dev.layerbuild.key"
 DIFF_ID_ANNOTATION = "dev.layerbuild.diff-id"
+ENCODING_ANNOTATION = "dev.layerbuild.encoding"
+"""What packed a compressed layer (`model.Blob.encoding`). Like its siblings a claim, to who reads it."""
 
 _DOCKER_LAYERS = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPES["gzip"],
@@ -53,11 +55,12 @@ class BuiltLayer:
     @property
     def descriptor(self) -> Descriptor:
         """As the manifest names it, with the annotations by which another build may recognise it."""
+        packed = () if self.algorithm == "none" else ((ENCODING_ANNOTATION, self.blob.encoding),)
         return Descriptor(
             media_type=MEDIA_TYPES[self.algorithm],
             digest=self.blob.digest,
             size=self.blob.size,
-            annotations=((DIFF_ID_ANNOTATION, self.diff_id), (KEY_ANNOTATION, self.key)),
+            annotations=((DIFF_ID_ANNOTATION, self.diff_id), *packed, (KEY_ANNOTATION, self.key)),
         )
 
 

@@ -34,6 +34,9 @@ RANKS = {
 """Software first: what changes least lies lowest, so that most of a chain is shared."""
 
 
+LayerId = tuple[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComposedLayer:
     """A layer of images. `instance` is None while facts are pending."""
@@ -48,6 +51,12 @@ class ComposedLayer:
     def title(self) -> str:
         """For people, and for the image's history."""
         return f"{self.kind} {self.label}"
+
+    @cached_property
+    def id(self) -> LayerId:
+        """What images that share the layer share: its key and its form. Only where nothing is pending."""
+        assert self.instance is not None
+        return self.instance.key, self.algorithm
 
     @cached_property
     def line(self) -> str:

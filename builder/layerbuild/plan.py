@@ -21,7 +21,7 @@ class Want:
         digest: `sha256:<hex>`; None while the layer was never made.
         size: bytes; of the tar where the blob is not known yet; None where not even that is.
         title: for people.
-        images: names of the images that need it.
+        repositories: of the images that need it.
         key: of the layer, None for a base's layer.
         base: whether it comes from a base.
     """
@@ -29,7 +29,7 @@ class Want:
     digest: str | None
     size: int | None
     title: str
-    images: tuple[str, ...]
+    repositories: tuple[str, ...]
     key: str | None = None
     base: bool = False
 
@@ -39,7 +39,7 @@ class Transfer:
     """What happens to one blob.
 
     Attributes:
-        missing: images whose repository lacks it, the first of them receives an upload.
+        missing: repositories that lack it, the first of them receives an upload.
         candidates: repositories to mount from, the likeliest first.
     """
 
@@ -57,13 +57,13 @@ def transfers(
     """One transfer for each want, uploads first and the largest of them first.
 
     Args:
-        present: digest -> images whose repository has the blob.
+        present: digest -> repositories that have the blob.
         elsewhere: digest -> further repositories of the registry that should have it.
     """
     found = []
     for want in wants:
         there = present.get(want.digest or "", frozenset())
-        missing = tuple(image for image in want.images if image not in there)
+        missing = tuple(name for name in want.repositories if name not in there)
         candidates = (*sorted(there), *elsewhere.get(want.digest or "", ()))
         action: Action = "present" if not missing else "mount" if candidates else "upload"
         found.append(Transfer(want=want, action=action, missing=missing, candidates=candidates))

@@ -44,6 +44,8 @@ class TarStream:
         self.segments: list[Segment] = []
         self.size = 0
         self._made = bytearray()
+        self._paths: list[str] = []
+        self._path_starts: list[int] = []
         for entry in entries:
             self._add_entry(entry)
         self._made += _END
@@ -51,6 +53,8 @@ class TarStream:
         self._starts = [segment.start for segment in self.segments]
 
     def _add_entry(self, entry: Entry) -> None:
+        self._paths.append(entry.path)
+        self._path_starts.append(self.size + len(self._made))
         size = 0
         if entry.type == "file":
             size = len(entry.data) if entry.data is not None else _known_size(entry)
@@ -73,6 +77,12 @@ class TarStream:
     def contents(self) -> list[Content]:
         """Every content, in the order in which it is read."""
         return [segment.content for segment in self.segments if segment.content is not None]
+
+    def path_at(self, offset: int) -> str | None:
+        """Path of the entry that the byte at `offset` belongs to, None if it is of the end mark or beyond."""
+        if offset >= self.size - len(_END):
+            return None
+        return self._paths[bisect.bisect_right(self._path_starts, offset) - 1]
 
     def read(self, open_content: OpenContent, offset: int = 0) -> Iterator[bytes]:
         """The tar's bytes from `offset` to the end."""

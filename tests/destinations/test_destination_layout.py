@@ -165,6 +165,146 @@ def test_a_source_that_fails_is_not_taken_for_the_disk(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == ["index.json", "oci-layout"]
 
 
+# --- blobs whose digest is known only when they have gone ------------------------------------------
+
+DATA = bytes(range(251)) * 25_000
+"""Long enough to be hashed in a thread of its own."""
+
+
+def opened(data: bytes, error: Exception | None = None) -> Iterator[bytes]:
+    for start in range(0, len(data), 700_001):
+        yield data[start : start + 700_001]
+    if error:
+        raise error
+
+
+@pytest.mark.parametrize("data", [b"", b"x", DATA], ids=len)
+def test_a_blob_gets_its_name_when_it_is_whole(tmp_path: Path, data: bytes) -> None:
+    out = tmp_path / "out"
+    told: list[int] = []
+
+    def looking() -> Iterator[bytes]:
+        for piece in opened(data):
+            assert not [name for name in files(out) if name.startswith("blobs/") and ".layerbuild-" not in name]
+            yield piece
+
+    digest = layout(out).put_unnamed("a", len(data), looking, title="layer x", advance=told.append)
+    assert digest == digest_of(data)
+    path = out / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    assert path.read_bytes() == data
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert files(out) == sorted([f"blobs/sha256/{path.name}", "index.json", "oci-layout"])
+    assert sum(told) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SourceError("the disk is on fire"), SourceError),
+        (OSError(5, "Input/output error"), SourceError),
+        (ArithmeticError("a mistake in the reader"), ArithmeticError),
+    ],
+)
+@pytest.mark.parametrize("good", [0, 2_000_000, len(DATA)])
+def test_a_reader_that_fails_leaves_nothing(
+    tmp_path: Path, good: int, error: Exception, expected: type[Exception]
+) -> None:
+    told: list[int] = []
+    with pytest.raises(expected) as caught:
+        layout(tmp_path).put_unnamed(
+            "a", len(DATA), lambda: opened(DATA[:good], error), title="layer x", advance=told.append
+        )
+    assert caught.value is error or "reading layer x failed" in str(caught.value)
+    assert files(tmp_path) == ["index.json", "oci-layout"]
+    assert sum(told) == 0
+
+
+@pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1])
+def test_more_or_fewer_bytes_than_were_promised(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ContentMismatch, match="the bytes of layer x are not what they should be"):
+        layout(tmp_path).put_unnamed("a", size, lambda: opened(DATA), title="layer x", advance=ignore)
+    assert files(tmp_path) == ["index.json", "oci-layout"]
+
+
+def test_a_blob_that_is_there_already_stays_and_a_short_one_is_replaced(tmp_path: Path) -> None:
+    digest = layout(tmp_path).put_unnamed("a", len(DATA), lambda: opened(DATA), title="x", advance=ignore)
+    path = tmp_path / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    before = path.stat().st_ino
+    assert layout(tmp_path).put_unnamed("b", len(DATA), lambda: opened(DATA), title="x", advance=ignore) == digest
+    assert path.stat().st_ino == before
+    path.write_bytes(b"half")
+    assert layout(tmp_path).put_unnamed("b", len(DATA), lambda: opened(DATA), title="x", advance=ignore) == digest
+    assert path.read_bytes() == DATA
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_disk_that_is_full_while_a_blob_without_a_name_comes(tmp_path: Path) -> None:
+    told: list[int] = []
+    destination = layout(tmp_path)
+    destination.put("a", MemoryBlob(b"x"), advance=ignore)
+    before = files(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, limits[1]))
+    try:
+        with pytest.raises(DestinationError, match="cannot be written"):
+            destination.put_unnamed("a", len(DATA), lambda: opened(DATA), title="x", advance=told.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert files(tmp_path) == before
+    assert sum(told) == 0
+
+
+# --- manifests of tags ---------------------------------------------------------------------------
+
+
+def test_the_manifest_of_a_tag(tmp_path: Path) -> None:
+    destination = layout(tmp_path / "out")
+    assert destination.manifest("a", "1") is None
+    assert not (tmp_path / "out").exists()
+    image, other = make_image([(TAR, EMPTY_TAR)]), make_image(author="x")
+    push(destination, "a", "1", image)
+    push(destination, "a", "2", other)
+    assert destination.manifest("a", "1") == image.manifest
+    assert destination.manifest("a", "2") == other.manifest
+    assert destination.manifest("a", "3") is None
+    assert destination.manifest("b", "1") is None
+    push(destination, "a", "1", other)
+    assert destination.manifest("a", "1") == other.manifest
+    with pytest.raises(UsageError):
+        destination.manifest("a", "not a tag")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"mediaType": "application/vnd.oci.image.index.v1+json"},
+        {"mediaType": 7},
+        {"digest": "sha256:../../../etc/passwd"},
+        {"digest": digest_of(b"nothing")},
+        {"size": 1 << 40},
+        {"size": -1},
+        {"size": 3},
+    ],
+    ids=str,
+)
+def test_a_tag_of_something_else_has_no_manifest(tmp_path: Path, edit: dict[str, Any]) -> None:
+    push(layout(tmp_path), "a", "1", make_image())
+    value = index(tmp_path)
+    value["manifests"][0].update(edit)
+    (tmp_path / "index.json").write_text(json.dumps(value))
+    assert layout(tmp_path).manifest("a", "1") is None
+
+
+def test_a_damaged_manifest_counts_as_absent(tmp_path: Path) -> None:
+    image = make_image()
+    push(layout(tmp_path), "a", "1", image)
+    path = tmp_path / "blobs" / "sha256" / image.digest.removeprefix("sha256:")
+    path.write_bytes(bytes(len(image.manifest)))
+    assert layout(tmp_path).manifest("a", "1") is None
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "oci-layout.old", "index.json"])
 def test_a_directory_with_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"my": "own"}')

@@ -9,8 +9,9 @@ import pytest
 from fixtures.registry import Front, MemoryBlob, digest_of, make_image
 from layerbuild import http
 from layerbuild.destinations import Destination, open_destination
-from layerbuild.errors import DestinationError, UsageError
+from layerbuild.errors import DestinationError, DigestFirst, UsageError
 from layerbuild.registry.clients import Clients
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 
@@ -105,6 +106,65 @@ def test_names_and_tags_are_checked_before_anything_is_asked(registry: Front) ->
     with pytest.raises(UsageError):
         destination.put_manifest("a", "not a tag", "x", b"{}")
     assert not registry.records
+
+
+def test_a_blob_without_a_name_lands_below_the_prefix(registry: Front) -> None:
+    destination = open_at(f"{registry.host}/{registry.prefix}/team")
+    data = bytes(range(256)) * 20_000
+    told: list[int] = []
+    digest = destination.put_unnamed(
+        "one", len(data), lambda: iter([data[:7], data[7:]]), title="layer x", advance=told.append
+    )
+    assert digest == digest_of(data)
+    assert destination.has("one", digest, len(data))
+    assert destination.mount("two", digest, ["one"])
+    assert sum(told) == len(data)
+    with pytest.raises(UsageError):
+        destination.put_unnamed("Not A Name", 1, lambda: iter([b"x"]), title="x", advance=ignore)
+
+
+def test_a_destination_that_wants_the_digest_first_says_so() -> None:
+    with pytest.raises(DigestFirst):
+        open_at("ghcr.io/acme").put_unnamed("a", 1, lambda: iter([b"x"]), title="x", advance=ignore)
+
+
+def test_the_manifest_of_a_tag(registry: Front) -> None:
+    destination = open_at(f"{registry.host}/{registry.prefix}")
+    assert destination.manifest("a", "1") is None
+    image, other = make_image([(TAR, bytes(10240))]), make_image(author="x")
+    for blob in image.blobs + other.blobs:
+        destination.put("a", blob, advance=ignore)
+    destination.put_manifest("a", "1", image.media_type, image.manifest)
+    asked = len(registry.records)
+    assert destination.manifest("a", "1") == image.manifest
+    assert len(registry.records) == asked + 1
+    assert destination.manifest("a", "2") is None
+    destination.put_manifest("a", "1", other.media_type, other.manifest)
+    assert destination.manifest("a", "1") == other.manifest
+    with pytest.raises(UsageError):
+        destination.manifest("a", "not a tag")
+
+
+def test_a_tag_of_an_index_is_no_manifest(registry: Front) -> None:
+    destination = open_at(f"{registry.host}/{registry.prefix}")
+    image = make_image()
+    for blob in image.blobs:
+        destination.put("a", blob, advance=ignore)
+    destination.put_manifest("a", None, image.media_type, image.manifest)
+    entry = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.manifest)}
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}).encode()
+    destination.put_manifest("a", "1", INDEX_TYPE, index)
+    assert destination.manifest("a", "1") is None
+    # some registries give what they have, whatever was asked for
+    registry.rule("GET", "/manifests/", 200, headers={"Content-Type": INDEX_TYPE}, body=index)
+    assert destination.manifest("a", "1") is None
+
+
+def test_a_manifest_of_no_end_is_cut_off(registry: Front) -> None:
+    headers = {"Content-Type": make_image().media_type}
+    registry.rule("GET", "/manifests/", 200, headers=headers, body=b" " * (MANIFEST_LIMIT + 1))
+    with pytest.raises(DestinationError, match=f"more than {MANIFEST_LIMIT} bytes"):
+        open_at(f"{registry.host}/{registry.prefix}").manifest("a", "1")
 
 
 @pytest.mark.parametrize(

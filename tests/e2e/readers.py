@@ -57,6 +57,14 @@ def layout_blob(layout: Path, digest: str) -> bytes:
     return data
 
 
+def no_image(layout: Path) -> bool:
+    """Whether a run has left no image in a layout, and no half of a file."""
+    if not layout.exists():
+        return True
+    parts = list(layout.rglob(".layerbuild-*"))
+    return not parts and (not (layout / "index.json").exists() or layout_manifests(layout) == {})
+
+
 def layout_manifests(layout: Path) -> dict[str, Any]:
     """Name -> manifest of every image that the index of an OCI layout names."""
     index = json.loads((layout / "index.json").read_text())

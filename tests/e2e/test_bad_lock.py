@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from e2e.readers import no_image
 from fixtures.gitrepo import GitRepo
 from fixtures.hub import Hub
 from fixtures.project import BIG, Project, safetensors
@@ -143,7 +144,7 @@ def test_receipt_with_another_diff_id(built: Project, tmp_path: Path) -> None:
     built.run("push", "oci:out", env=fresh, check=False).failed(1, "weights sd", "receipt")
     after = built.lock
     assert (after["layers"], after["receipts"]) == (before["layers"], before["receipts"])
-    assert _no_manifest(built.root / "out")
+    assert no_image(built.root / "out")
 
 
 def test_receipt_with_another_blob(built: Project, tmp_path: Path) -> None:
@@ -154,12 +155,7 @@ def test_receipt_with_another_blob(built: Project, tmp_path: Path) -> None:
 
     built.edit_lock(change)
     built.run("push", "oci:out", env={"LAYERBUILD_STORE": str(tmp_path / "fresh")}, check=False).failed(1, _OTHER)
-    assert _no_manifest(built.root / "out")
-
-
-def _no_manifest(layout: Path) -> bool:
-    index = layout / "index.json"
-    return not index.exists() or '"digest"' not in index.read_text()
+    assert no_image(built.root / "out")
 
 
 def test_no_lock(built: Project) -> None:

@@ -96,7 +96,8 @@ def test_build_adds_receipts_and_facts_and_nothing_else(locked: Project) -> None
     assert (after["version"], after["layers"], after["unlocked"]) == (before["version"], before["layers"], {})
     for name, facts in before["files"].items():
         assert facts == {k: v for k, v in after["files"][name].items() if k != "addnet"}
-        assert after["files"][name]["addnet"]
+    # What the hash cache needs of the Lora, and no digest of the checkpoint that nobody asks for.
+    assert [bool(facts.get("addnet")) for facts in after["files"].values()].count(True) == 1
     image, now = before["images"]["worker"], after["images"]["worker"]
     assert now.pop("manifest").startswith("sha256:")
     assert [line.partition("@")[0] for line in now["layers"]] == [line.partition("@")[0] for line in image["layers"]]

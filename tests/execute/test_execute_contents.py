@@ -9,15 +9,16 @@ from dataclasses import replace
 
 import pytest
 
-from builders import git_blob, sha256
+from builders import facts_of, git_blob, sha256
 from execute.conftest import Works
 from fixtures.gitrepo import GitRepo
 from fixtures.hub import Hub
 from fixtures.project import BIG, safetensors
 from fixtures.web import Web
 from layerbuild.errors import ContentMismatch, LockError, NotFound, StoreError, Unreachable
-from layerbuild.execute.contents import in_threads, read_exactly
+from layerbuild.execute.contents import read_exactly
 from layerbuild.execute.lock import merge_facts
+from layerbuild.execute.parallel import in_threads
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Content, Facts
 
@@ -116,7 +117,7 @@ class TestOrigins:
         with pytest.raises(ContentMismatch, match=r"f: file:sd\.safetensors .* has changed since it was locked"):
             contents.ensure([_named(_MODEL)])
 
-    def test_directory_is_looked_at_once(
+    def test_local_files_are_read_once_and_no_others(
         self, new_works: Callable[[str], Works], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         works = new_works("first")
@@ -126,11 +127,15 @@ class TestOrigins:
         source = f"source: file:clip, repository: a/b, revision: {'a' * 40}"
         lock = works.lock(works.images(f"c: {{kind: huggingface, {source}}}\n", "name: one\nlayers: [c]\n"))
         fresh = new_works("fresh")
-        hashed: list[str] = []
-        hash_local = fresh.store.hash_local
-        monkeypatch.setattr(fresh.store, "hash_local", lambda path: (hashed.append(path.name), hash_local(path))[1])
+        read: list[str] = []
+        original = fresh.store.arriving_local
+        monkeypatch.setattr(
+            fresh.store, "arriving_local", lambda path, *a, **k: (read.append(path.name), original(path, *a, **k))[1]
+        )
+        fresh.contents(lock).ensure(map(_named, list(data.values())[:4]))
+        assert sorted(read) == sorted(data)[:4]
         fresh.contents(lock).ensure(map(_named, data.values()))
-        assert sorted(hashed) == sorted(data)
+        assert sorted(read) == sorted(data)
 
     def test_web(self, new_works: Callable[[str], Works], web: Web) -> None:
         url = web.route("/file.bin", b"from the web")
@@ -155,7 +160,13 @@ class TestOrigins:
         fresh.contents(lock).ensure([_named(_MODEL), small])
         assert b"".join(fresh.store.open(small)) == b"{}"
         facts = fresh.store.facts(sha256(_MODEL))
-        assert facts is not None and facts.metadata == '{"a":"b"}' and facts.addnet is not None
+        assert facts is not None and facts.metadata == '{"a":"b"}' and facts.addnet is None
+        # The digest behind the header is computed for who needs it only.
+        contents = new_works("third").contents(lock)
+        contents._context.environ["HF_ENDPOINT"] = hub.endpoint  # type: ignore[index]
+        contents.wanted = frozenset({sha256(_MODEL)})
+        assert b"".join(contents.open(_named(_MODEL))) == _MODEL
+        assert contents.store.facts(sha256(_MODEL)) == facts_of(_MODEL)
 
     def test_git(self, new_works: Callable[[str], Works]) -> None:
         works = new_works("first")

@@ -13,12 +13,12 @@ from execute.conftest import Works
 from fixtures.hub import Hub
 from fixtures.project import BIG, safetensors
 from layerbuild import compress
-from layerbuild.errors import ContentMismatch, LockError, NotReproducible, ProjectError, SourceError
+from layerbuild.errors import Damaged, LockError, NotReproducible, ProjectError, SourceError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock, LockedBase
-from layerbuild.model import Blob, Receipt, canonical_json
+from layerbuild.model import Blob, Content, Receipt, canonical_json
 
 _OTHER = f"sha256:{'f' * 64}"
 _BIG = safetensors(BIG, {"a": "b"}, seed=5)
@@ -35,7 +35,7 @@ class Scene:
 
     def build(self, works: Works, lock: Lock | None = None) -> tuple[Builder, BuiltImage]:
         builder = works.builder(self.images, lock or self.lock)
-        return builder, builder.run(self.images)[0]
+        return builder, builder.run(self.images).all()[0]
 
 
 @pytest.fixture
@@ -130,15 +130,17 @@ def test_uncompressed_layer_needs_no_blob(works: Works, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short"])
-def test_damaged_large_file_is_found_and_the_next_run_heals(works: Works, scene: Scene, damage: str) -> None:
+def test_damaged_large_file_is_found_and_healed(works: Works, scene: Scene, damage: str) -> None:
     builder, image = scene.build(works)
     layer = _layer(image, "weights")
-    path = works.store._file(sha256(_BIG))
+    path = works.store._disk.file(sha256(_BIG))
     path.write_bytes(_BIG[:-1] if damage == "short" else _BIG[:-1] + bytes([_BIG[-1] ^ 1]))
-    with pytest.raises(ContentMismatch, match="damaged on this machine"):
-        builder.packer.make(layer)
+    with pytest.raises(Damaged, match="damaged on this machine"):
+        list(builder.contents.verified(Content(size=len(_BIG), sha256=sha256(_BIG))))
     assert not path.exists()
+    path.write_bytes(_BIG[:-1] if damage == "short" else _BIG[:-1] + bytes([_BIG[-1] ^ 1]))
     made = builder.packer.make(layer)
+    assert path.read_bytes() == _BIG
     assert made.diff_id == next(m for candidate, m in image.layers if candidate is layer).diff_id
 
 
@@ -151,8 +153,8 @@ def test_size_that_somebody_wrote_into_the_lock(new_works: Callable[[str], Works
     wrong = replace(pin, files=(replace(pin.files[0], content=replace(pin.files[0].content, size=3)),))
     edited = replace(lock, layers={"f": replace(lock.layers["f"], pins={"/opt/a": wrong})})
     with pytest.raises(LockError, match="has 4 bytes, the lock says 3"):
-        works.builder(images, edited).run(images)
-    assert works.store.receipt(_key(works.builder(images, lock).run(images)[0].layers[0][0])) is not None
+        works.builder(images, edited).run(images).all()
+    assert works.store.receipt(_key(works.builder(images, lock).run(images).all()[0].layers[0][0])) is not None
 
 
 def test_record_adds_and_changes_nothing_else(works: Works, scene: Scene) -> None:
@@ -222,7 +224,7 @@ class TestBase:
         lock = works.lock(images)
         locked = replace(lock.images["one"], base=None)
         builder = works.builder(images, replace(lock, images={"one": locked}))
-        built = builder.run(images)[0]
+        built = builder.run(images).all()[0]
         base = parse_base(
             self.BASE,
             canonical_json({"layers": [self.LAYER] * 118}).encode(),
@@ -231,5 +233,5 @@ class TestBase:
         composed = replace(built.composed, base=self.BASE)
         made = {(_key(layer), layer.algorithm): made for layer, made in built.layers}
         with pytest.raises(ProjectError, match="image one has 128 layers, its base's included"):
-            builder._image(composed, made, {_OTHER: base})
-        builder._image(replace(composed, layers=composed.layers[1:]), made, {_OTHER: base})
+            builder._image(composed, made, {_OTHER: base}, {})
+        builder._image(replace(composed, layers=composed.layers[1:]), made, {_OTHER: base}, {})

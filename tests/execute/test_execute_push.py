@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ from builders import sha256
 from execute.conftest import Works, no_base
 from fixtures.project import BIG, safetensors
 from layerbuild.destinations.layout import LayoutDestination
-from layerbuild.errors import DestinationError, LayerbuildError
-from layerbuild.execute.build import BuiltImage
-from layerbuild.execute.push import Bytes, Pusher, Report
+from layerbuild.errors import BlobUnknown, DestinationError
+from layerbuild.execute.build import Built, BuiltImage
+from layerbuild.execute.push import Pusher
+from layerbuild.execute.report import Report
 from layerbuild.model import Readable
 from layerbuild.plan import Plan, PlannedLayer, Want, transfers
 from layerbuild.progress import Silent
@@ -32,9 +34,11 @@ class Recorder:
     host: str | None = "host"
     blobs: dict[str, set[str]] = field(default_factory=dict)
     manifests: list[tuple[str, str | None]] = field(default_factory=list)
+    tagged: dict[tuple[str, str], bytes] = field(default_factory=dict)
     puts: list[tuple[str, str]] = field(default_factory=list)
     mounts: list[tuple[str, str, bool]] = field(default_factory=list)
     refuse: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
     mounting: bool = True
     lock: Any = field(default_factory=threading.Lock)
 
@@ -45,6 +49,8 @@ class Recorder:
         return digest in self.blobs.get(repository, set())
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
+        if repository in self.closed:
+            return False
         names = [c.removeprefix("/team/") for c in candidates]
         with self.lock:
             there = self.mounting and any(digest in self.blobs.get(name, set()) for name in names)
@@ -54,7 +60,7 @@ class Recorder:
         return there
 
     def put(self, repository: str, blob: Readable, *, advance: Callable[[int], None]) -> None:
-        if blob.digest in self.refuse:
+        if blob.digest in self.refuse or repository in self.closed:
             raise DestinationError(f"{blob.digest} is refused")
         data = b"".join(blob.open())
         assert (f"sha256:{sha256(data)}", len(data)) == (blob.digest, blob.size)
@@ -62,9 +68,16 @@ class Recorder:
             self.puts.append((repository, blob.digest))
             self.blobs.setdefault(repository, set()).add(blob.digest)
 
+    def manifest(self, repository: str, tag: str) -> bytes | None:
+        return self.tagged.get((repository, tag))
+
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
+        named = json.loads(data)
+        if {d["digest"] for d in [named["config"], *named["layers"]]} - self.blobs.get(repository, set()):
+            raise BlobUnknown(f"{repository}:{tag} names a blob that is not there")
         with self.lock:
             self.manifests.append((repository, tag))
+            self.tagged[repository, tag or ""] = data
 
 
 _LAYERS = "sd: {kind: files, files: {/opt/sd: file:sd.bin}}\nx: {kind: files, files: {/opt/x: {content: hi}}}\n"
@@ -80,7 +93,7 @@ class Scene:
     pusher: Callable[[Any], Pusher]
 
     def push(self, destination: Any, images: Sequence[BuiltImage] | None = None) -> Report:
-        return self.pusher(destination).run(images or self.built)
+        return self.pusher(destination).run(Built(images=tuple(images or self.built), failed={}))
 
 
 @pytest.fixture
@@ -88,7 +101,7 @@ def scene(works: Works) -> Scene:
     works.write("sd.bin", safetensors(BIG, seed=9)[:100_000])
     images = works.images(_LAYERS, _RECIPE)
     builder = works.builder(images, works.lock(images))
-    built = builder.run(images)
+    built = builder.run(images).all()
 
     def pusher(destination: Any) -> Pusher:
         return Pusher(
@@ -98,13 +111,14 @@ def scene(works: Works) -> Scene:
             lock=builder.lock,
             progress=Silent(),
             open_base=no_base,
+            repositories=builder.repositories,
         )
 
     return Scene(works=works, built=built, pusher=pusher)
 
 
 def _digests(image: BuiltImage) -> set[str]:
-    return {made.blob.digest for _, made in image.layers} | {Bytes(data=image.config).digest}
+    return {made.blob.digest for _, made in image.layers} | {image.config_descriptor.digest}
 
 
 def test_shared_blob_is_sent_once_and_mounted_elsewhere(scene: Scene) -> None:
@@ -144,7 +158,7 @@ def test_memory_of_earlier_pushes_is_a_place_to_mount_from(scene: Scene) -> None
     scene.push(there, scene.built[:1])
     there.puts.clear()
     report = scene.push(there, scene.built[1:])
-    assert {digest for _, digest in there.puts} == {Bytes(data=scene.built[1].config).digest}
+    assert {digest for _, digest in there.puts} == {scene.built[1].config_descriptor.digest}
     assert report.mounted > 90_000
 
 
@@ -156,32 +170,52 @@ def test_memory_that_is_wrong_costs_a_request_and_no_more(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("which", ["layer", "config"])
-def test_no_tag_is_written_when_a_blob_fails(scene: Scene, which: str) -> None:
-    image = scene.built[1]
-    digest = Bytes(data=image.config).digest if which == "config" else image.layers[0][1].blob.digest
-    there = Recorder(refuse=frozenset({digest}))
-    with pytest.raises(DestinationError, match="is refused"):
-        scene.push(there)
-    assert there.manifests == []
+def test_image_whose_blob_fails_gets_no_tag_and_the_other_does(scene: Scene, which: str) -> None:
+    # The first image has a layer that the second lacks.
+    own = next(m.blob.digest for _, m in scene.built[0].layers if m.blob.digest not in scene.built[1].blobs)
+    there = Recorder(refuse=frozenset({scene.built[0].config_descriptor.digest if which == "config" else own}))
+    report = scene.push(there)
+    assert [image.name for image in report.images] == ["two"]
+    assert {name: error.message for name, error in report.failed.items()}.keys() == {"one"}
+    assert "is refused" in report.failed["one"].message
+    assert there.manifests == [("two", "v1"), ("two", "v2")]
     # What arrived stays, and the next run continues with the rest.
-    arrived = len(there.puts)
     there.refuse = frozenset()
+    assert not scene.push(there).failed
+    assert sorted(there.manifests) == [("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", "v2")]
+    assert len(there.puts) == len(set(there.puts)) == len(set().union(*map(_digests, scene.built)))
+
+
+def test_shared_blob_that_fails_in_one_repository_goes_to_the_next(scene: Scene) -> None:
+    there = Recorder(closed=frozenset({"one"}))
+    report = scene.push(there)
+    assert [image.name for image in report.images] == ["two"] and list(report.failed) == ["one"]
+    assert there.blobs["two"] == _digests(scene.built[1])
+
+
+def test_registry_that_forgot_what_it_said(scene: Scene) -> None:
+    there = Recorder()
     scene.push(there)
-    assert len(there.manifests) == 4
-    assert len(there.puts) == len(set().union(*map(_digests, scene.built))) >= arrived
+    # Its manifests are as they were, another tag of one is new, and a blob has gone.
+    gone = scene.built[0].layers[0][1].blob.digest
+    for names in there.blobs.values():
+        names.discard(gone)
+    del there.tagged["one", "v2"]
+    there.puts.clear()
+    report = scene.push(there)
+    assert not report.failed and ("one", "v2") in there.tagged
+    assert there.puts == [("one", gone)]
 
 
-def test_damaged_blob_is_never_stored_and_the_next_run_heals(scene: Scene, tmp_path: Path) -> None:
+def test_damaged_blob_is_never_stored_and_is_made_anew(scene: Scene, tmp_path: Path) -> None:
     made = scene.built[0].layers[0][1]
     path = scene.works.store.blob_path(made.blob.digest)
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     layout = LayoutDestination("oci:out", tmp_path / "out")
-    with pytest.raises(LayerbuildError, match="damaged"):
-        scene.push(layout)
-    assert not layout.has("one", made.blob.digest)
-    assert "one:v1" not in (tmp_path / "out/index.json").read_text()
-    scene.push(layout)
+    assert not scene.push(layout).failed
+    stored = (tmp_path / "out/blobs/sha256" / made.blob.digest.removeprefix("sha256:")).read_bytes()
+    assert f"sha256:{sha256(stored)}" == made.blob.digest
     assert "one:v1" in (tmp_path / "out/index.json").read_text()
 
 
@@ -190,7 +224,7 @@ _want = st.builds(
     digest=st.one_of(st.none(), st.sampled_from([f"sha256:{n}" for n in range(5)])),
     size=st.one_of(st.none(), st.integers(0, 10)),
     title=st.just("x"),
-    images=st.sampled_from([("a",), ("a", "b"), ("b", "c")]),
+    repositories=st.sampled_from([("a",), ("a", "b"), ("b", "c")]),
 )
 
 
@@ -206,7 +240,7 @@ def test_transfers(
     assert sorted(map(repr, wants)) == sorted(repr(t.want) for t in found)
     for transfer in found:
         there = present.get(transfer.want.digest or "", frozenset())
-        assert set(transfer.missing) == set(transfer.want.images) - there
+        assert set(transfer.missing) == set(transfer.want.repositories) - there
         assert (transfer.action == "present") == (not transfer.missing)
         if transfer.action == "mount":
             assert transfer.candidates

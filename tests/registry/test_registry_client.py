@@ -14,14 +14,13 @@ from layerbuild import http
 from layerbuild.errors import (
     ContentMismatch,
     DestinationError,
-    LayerbuildError,
     LoginRequired,
     NotFound,
     SourceError,
 )
-from layerbuild.registry.client import MANIFEST_LIMIT, RegistryClient
+from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.clients import Clients
-from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE, MANIFESTS
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, MANIFESTS
 
 QUICK = http.Policy(retries=2, backoff=0.001)
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -125,7 +124,7 @@ def test_bytes_that_are_not_what_they_should_be_stop_before_the_end(registry: Fr
             client(registry).upload_blob(name, blob, advance=ignore)
         assert blob.opened == 1, "trying again would not help"
         assert client(registry).head_blob(name, digest_of(data)) is None
-    assert all(r.received < len(data) for r in registry.requests("PUT"))
+    assert all(r.received < len(data) for r in registry.ended("PUT"))
 
 
 def test_a_source_that_fails_is_not_taken_for_the_registry(registry: Front) -> None:
@@ -342,7 +341,7 @@ def test_a_digest_header_is_not_believed(registry: Front) -> None:
 
 def test_a_manifest_of_no_end_is_cut_off(registry: Front) -> None:
     registry.rule("GET", "/manifests/", 200, body=b" " * (MANIFEST_LIMIT + 1))
-    with pytest.raises(LayerbuildError, match=f"more than {MANIFEST_LIMIT} bytes"):
+    with pytest.raises(DestinationError, match=f"more than {MANIFEST_LIMIT} bytes"):
         client(registry).get_manifest(f"{registry.prefix}/a", "v1", accept=MANIFESTS)
 
 
@@ -468,11 +467,53 @@ def test_what_oras_brings_still_works(registry: Front) -> None:
     assert here.get_tags(f"{registry.host}/{registry.prefix}/a") == ["v1"]
 
 
-def test_connections_are_used_again(registry: Front) -> None:
+def test_one_thread_needs_one_connection(registry: Front) -> None:
+    """Answers of every kind are read to their end: none of 200 requests and more costs a connection."""
     here = client(registry)
-    for number in range(5):
-        here.head_blob(f"{registry.prefix}/a", digest_of(str(number).encode()))
+    name = f"{registry.prefix}/a"
+    image = make_image([(TAR, b"layer")])
+    push(here, name, image, "v1")
+    for number in range(20):
+        absent = digest_of(str(number).encode())
+        assert here.head_blob(name, absent) is None
+        assert here.head_blob(name, image.blobs[0].digest) is not None
+        assert here.mount_blob(f"{name}{number}", image.blobs[0].digest, name)
+        mount = here.mount_blob(f"{name}{number}", absent, name)
+        assert mount.session is not None
+        here.cancel_upload(f"{name}{number}", mount.session)
+        assert here.get_manifest(name, "v1", accept=MANIFESTS)[1] == image.manifest
+        with pytest.raises(NotFound):
+            here.get_manifest(name, "none", accept=MANIFESTS)
+        here.put_manifest(name, f"v{number}", image.media_type, image.manifest)
+        with pytest.raises(DestinationError):
+            here.put_manifest(f"{name}-other", "v1", image.media_type, image.manifest)
+        here.upload_blob(name, MemoryBlob(bytes([number])), advance=ignore)
+        list(here.open_blob(name, image.blobs[0].digest))
+    assert len(registry.records) > 200
     assert registry.connections == 1
+
+
+def test_trouble_and_redirects_cost_no_connection(registry: Front) -> None:
+    here = client(registry)
+    name = f"{registry.prefix}/a"
+    image = make_image()
+    push(here, name, image, "v1")
+    registry.rule("GET", "/manifests/", 503, body=b"x" * 50_000)
+    registry.rule("GET", "/manifests/v1", 307, headers={"Location": f"/v2/{name}/manifests/{image.digest}"}, body=b"x")
+    assert here.get_manifest(name, "v1", accept=MANIFESTS)[1] == image.manifest
+    assert registry.connections == 1
+
+
+def test_a_long_answer_that_is_of_no_use_is_not_read(registry: Front) -> None:
+    here = client(registry)
+    registry.rule("HEAD", "", 404)
+    here.head_blob(f"{registry.prefix}/a", digest_of(b"x"))
+    rule = registry.rule("GET", "/manifests/", 503, body=bytes(64 << 20), times=2)
+    registry.rule("GET", "/manifests/", 404)
+    with pytest.raises(NotFound):
+        here.get_manifest(f"{registry.prefix}/a", "v1", accept=MANIFESTS)
+    assert rule.times == 0
+    assert registry.connections == 3
 
 
 def test_memory_does_not_grow_with_a_blob(registry: Front) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.baseimage import BaseSource
@@ -31,7 +30,7 @@ class Blobs:
 
     def whole(self, descriptor: Descriptor) -> Readable:
         """A blob that is read onwards from its beginning."""
-        return _Counted(blob=self._source.blob(descriptor), count=self._count)
+        return receiving.Counted(blob=self._source.blob(descriptor), count=self._count)
 
     def range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
         """`length` bytes of a blob from `offset` on, and not one more: that is what a registry is asked for.
@@ -64,22 +63,3 @@ def _taken(wanted: Iterator[bytes], pieces: Iterator[bytes]) -> bytes:
     """All of `wanted`; whatever `pieces` holds open is closed, also where more would come."""
     with closing(cast("Generator[bytes, None, None]", pieces)):
         return b"".join(wanted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counted:
-    blob: Readable
-    count: Callable[[int], None]
-
-    @property
-    def digest(self) -> str:
-        return self.blob.digest
-
-    @property
-    def size(self) -> int:
-        return self.blob.size
-
-    def open(self, offset: int = 0) -> Iterator[bytes]:
-        for piece in self.blob.open(offset):
-            self.count(len(piece))
-            yield piece

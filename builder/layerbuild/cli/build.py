@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from layerbuild.cli import options
+from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.execute.build import BuiltImage
+from layerbuild.errors import UsageError, raise_failed
+from layerbuild.execute.build import Builder, BuiltImage, distinct
+from layerbuild.execute.rebuild import Rebuilder, refuse
+from layerbuild.images import ImageDeclaration
 
 
 @click.command("build")
 @options.selection
+@click.option("--check", "check_only", is_flag=True, help="Make every layer again, and compare it with its receipts.")
+@options.cache_from
 @options.insecure
 @options.frozen
 @options.as_json
@@ -23,17 +30,49 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Fetches what is needed into the store, hashes each file once, and writes receipts and facts into
     lockfile.yaml. It writes no image: 'layerbuild push' does, to a registry or to oci:DIR.
+
+    With --check no receipt is believed: every layer is made again from its contents and compared with what
+    the lock and the store say of it. Nothing is recorded; exit code 1 if any differs.
+
+    \b
+    Examples:
+      layerbuild build
+      layerbuild build --cache-from ghcr.io/acme/a1111-sd15:latest
+      layerbuild build --check 'a1111-*'
     """
+    if arguments["check_only"] and (arguments["cache_from"] or arguments["trust_receipts"]):
+        raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")
     workspace = Workspace(obj, insecure=arguments["insecure"])
     selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock())
-    built = builder.run(selected)
-    changed = workspace.record(builder, built, frozen=arguments["frozen"])
-    if arguments["json_output"]:
-        print_json({"images": [as_json(image) for image in built], "lock_changed": changed})
+    if arguments["check_only"]:
+        _check(builder, selected, json_output=arguments["json_output"])
         return
-    rows = [[image.composed.name, str(len(image.layers)), size(total(image)), image.digest[:19]] for image in built]
-    print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+    adopted = adopt(workspace, builder, selected, arguments)
+    built = builder.run(selected)
+    changed = workspace.record(builder, built.images, frozen=arguments["frozen"])
+    if arguments["json_output"]:
+        failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
+        images = [as_json(image) for image in built.images]
+        cache = {"cache": adopted.as_json()} if adopted else {}
+        print_json({"images": images, "failed": failed, "lock_changed": changed, **cache})
+    elif built.images:
+        rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
+        print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+    if adopted and not arguments["json_output"]:
+        print_adopted(adopted)
+    raise_failed(built.failed, len(selected))
+
+
+def _check(builder: Builder, selected: Sequence[ImageDeclaration], *, json_output: bool) -> None:
+    wanted = distinct(builder.learnt(selected))
+    layers = Rebuilder(packer=builder.packer, lock=builder.lock).run(list(wanted.values()))
+    if json_output:
+        print_json({"layers": [layer.as_json() for layer in layers]})
+    else:
+        rows = [[layer.title, size(layer.made.size if layer.made else None), layer.status] for layer in layers]
+        print_table(["LAYER", "SIZE", "RECEIPT"], rows, right=frozenset({1}))
+    refuse(layers)
 
 
 def total(image: BuiltImage) -> int:

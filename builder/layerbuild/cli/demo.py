@@ -74,7 +74,7 @@ def _store(path: Path) -> Iterator[None]:
 def _shared(options: dict[str, Any]) -> None:
     """Layers against images."""
     workspace = Workspace({**options, "quiet": True})
-    built = workspace.builder(workspace.lock()).run(workspace.images)
+    built = workspace.builder(workspace.lock()).run(workspace.images).all()
     click.secho("\nWhat was shared", bold=True)
     layers: dict[str, BuiltLayer] = {}
     for image in built:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
     "push": ("push", "Send images to a registry or an OCI layout, only what is missing there."),
+    "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),
     "demo": ("demo", "See it work: a small project with real files, locked, built and pushed."),

@@ -71,3 +71,19 @@ def selected(workspace: Workspace, arguments: Mapping[str, Any]) -> tuple[ImageD
         click.echo(f"no image changed since {since}")
         raise click.exceptions.Exit(0)
     return images
+
+
+def cache_from(command: F) -> F:
+    """`--cache-from REF` and `--trust-receipts`: see `adoption.adopt`."""
+    trust = click.option(
+        "--trust-receipts",
+        is_flag=True,
+        help="Believe the images of --cache-from unread: whoever can push there decides what your layers hold.",
+    )
+    named = click.option(
+        "--cache-from",
+        multiple=True,
+        metavar="REF",
+        help="Take over layers that this image has, once every byte was held against the lock's pins.",
+    )
+    return named(trust(command))

@@ -9,12 +9,20 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.execute.push import Pusher, Report
+from layerbuild.errors import raise_failed
+from layerbuild.execute.direct import Direct
+from layerbuild.execute.push import Pusher
+from layerbuild.execute.report import Report
 
 
 @click.command("push")
 @click.argument("destination", metavar="DEST")
 @options.selection
+@click.option(
+    "--no-store",
+    is_flag=True,
+    help="Stream models from their source to DEST, and keep nothing of them on this machine.",
+)
 @options.insecure
 @options.frozen
 @options.as_json
@@ -25,21 +33,25 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     DEST is a registry and a prefix, HOST[:PORT]/PREFIX, where an image lands as PREFIX/NAME:TAG; or
     oci:DIR, a directory in the OCI image layout, which needs no server.
 
-    Layers without a receipt are made first. Blobs that the registry has elsewhere are mounted, the others
-    are uploaded once, tags are written last. Logins are those of docker and podman.
+    Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
+    elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
+    stop the others. Logins are those of docker and podman.
 
     \b
     Examples:
       layerbuild push oci:out                      every image into the directory out/
       layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
       layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
+      layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
     selected = options.selected(workspace, arguments)
-    builder = workspace.builder(workspace.lock())
+    builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
+    direct = Direct(destination, workspace.store, workspace.progress)
+    builder.outlet_for = direct.outlet
     built = builder.run(selected)
-    workspace.record(builder, built, frozen=arguments["frozen"])
+    workspace.record(builder, built.images, frozen=arguments["frozen"])
     pusher = Pusher(
         destination=destination,
         packer=builder.packer,
@@ -47,12 +59,15 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         lock=builder.lock,
         progress=workspace.progress,
         open_base=workspace.open_base,
+        repositories=builder.repositories,
+        sent=direct.sent,
     )
     report = pusher.run(built)
     if arguments["json_output"]:
         print_json(report.as_json())
     else:
         print_report(report)
+    raise_failed(report.failed, len(selected))
 
 
 def print_report(report: Report) -> None:

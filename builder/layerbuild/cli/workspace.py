@@ -133,16 +133,20 @@ class Workspace:
             raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
         return found
 
-    def contents(self, lock: Lock) -> Contents:
-        """Contents by digest."""
-        return Contents(self.store, self.context, lock, self.progress)
+    def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
+        """Contents by digest.
 
-    def builder(self, lock: Lock) -> Builder:
-        """What builds images from `lock`."""
+        Args:
+            keep: what is fetched stays in the store.
+        """
+        return Contents(self.store, self.context, lock, self.progress, keep=keep)
+
+    def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
+        """What builds images from `lock`. See `contents`."""
         return Builder(
             images=self.images,
             lock=lock,
-            contents=self.contents(lock),
+            contents=self.contents(lock, keep=keep),
             progress=self.progress,
             fetch_base=self.fetch_base,
         )
@@ -152,6 +156,10 @@ class Workspace:
     def open_base(self, reference: str) -> BaseSource:
         """A base image's source."""
         return open_base(reference, client_for=self.clients, project=self.root)
+
+    def open_image(self, reference: str) -> BaseSource:
+        """An image that a command line names. A relative directory is relative to where the command runs."""
+        return open_base(reference, client_for=self.clients, project=Path.cwd())
 
     def resolve_base(self, reference: str, platform: str) -> str:
         """Digest of the base's manifest for a platform."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from layerbuild.model import Readable
@@ -54,6 +54,32 @@ class Destination(Protocol):
             ContentMismatch: the bytes are not what `blob` says. Nothing is stored.
             LayerbuildError: whatever reading `blob` raises.
         """
+
+    def put_unnamed(
+        self,
+        repository: str,
+        size: int,
+        open: Callable[[], Iterator[bytes]],
+        *,
+        title: str,
+        advance: Callable[[int], None],
+    ) -> str:
+        """Stores `size` bytes whose digest is known only when the last has gone; returns `sha256:<hex>`.
+
+        Args:
+            open: opens the bytes; called once for every try.
+            title: names them in errors.
+            advance: told of bytes as they go; of a negative number when a try is given up.
+
+        Raises:
+            DigestFirst: the place takes blobs only by their digest. Raised before anything was read, or
+                as soon as a registry that is not known for it refuses.
+            ContentMismatch: there are more bytes, or fewer. Nothing is stored.
+            LayerbuildError: whatever reading raises. Nothing is stored.
+        """
+
+    def manifest(self, repository: str, tag: str) -> bytes | None:
+        """The image manifest that `tag` points to now, as untrusted bytes; None if there is none, or something else."""
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """Stores a manifest, its bytes exactly as given. All that it names must be there.

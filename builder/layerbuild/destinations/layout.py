@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from layerbuild.destinations.layoutdir import (
     EMPTY_INDEX,
@@ -26,11 +27,12 @@ from layerbuild.destinations.layoutdir import (
     check_layout,
     read_index,
     ref_name,
+    stored_manifest,
 )
 from layerbuild.errors import DestinationError
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Counter, checked
+from layerbuild.registry.sending import Counter, Stream, checked, hashed
 
 _OLD = 3600
 """Seconds after which an unfinished file that nobody holds is taken for a dead one's."""
@@ -76,14 +78,37 @@ class LayoutDestination:
         check_repository(repository, where=f"{self.name}:{repository}")
         with _explained(self._path):
             self._make()
-            with _new_file(blob_path(self._path, blob.digest)) as part:
-                sent = Counter(advance)
-                try:
-                    for piece in checked(blob, sent):
-                        part.write(piece)
-                except BaseException:
-                    sent.take_back()
-                    raise
+            with _counted(advance) as sent, _new_file(blob_path(self._path, blob.digest)) as part:
+                _fill(part, checked(blob, sent))
+
+    def put_unnamed(
+        self,
+        repository: str,
+        size: int,
+        open: Callable[[], Iterator[bytes]],
+        *,
+        title: str,
+        advance: Callable[[int], None],
+    ) -> str:
+        """See `Destination.put_unnamed`."""
+        check_repository(repository, where=f"{self.name}:{repository}")
+        seen = hashlib.sha256()
+        with _explained(self._path):
+            self._make()
+            with _counted(advance) as sent, _part(self._path / "blobs" / "sha256") as (part, keep):
+                _fill(part, hashed(Stream(open=open, size=size, title=title), seen, sent))
+                digest = f"sha256:{seen.hexdigest()}"
+                if not self.has(repository, digest, size):
+                    keep(blob_path(self._path, digest))
+        return digest
+
+    def manifest(self, repository: str, tag: str) -> bytes | None:
+        """See `Destination.manifest`. One that is damaged counts as absent."""
+        name = f"{check_repository(repository, where=f'{self.name}:{repository}')}:{check_tag(tag, where=tag)}"
+        if not check_layout(self._path):
+            return None
+        entries = read_index(self._path)["manifests"]
+        return next((stored_manifest(self._path, entry) for entry in entries if ref_name(entry) == name), None)
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """See `Destination.put_manifest`. Without a tag the manifest is a blob that an index may name."""
@@ -123,22 +148,49 @@ def _json(value: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[Any]:
-    """A file that gets the name `target` when the block ends without an error, and vanishes otherwise."""
-    descriptor, name = tempfile.mkstemp(prefix=PART, dir=target.parent)
+def _part(directory: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
+    """An unfinished file, and what gives it a name once it is whole. Without one it vanishes."""
+    descriptor, name = tempfile.mkstemp(prefix=PART, dir=directory)
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.fchmod(descriptor, 0o644)
-            yield stream
-            stream.flush()
-            os.fsync(descriptor)
-        part.replace(target)
-        _sync_directory(target.parent)
-    except BaseException:
+
+            def keep(target: Path) -> None:
+                stream.flush()
+                os.fsync(descriptor)
+                part.replace(target)
+                _sync_directory(directory)
+
+            yield stream, keep
+    finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _new_file(target: Path) -> Iterator[BinaryIO]:
+    """A file that gets the name `target` when the block ends without an error, and vanishes otherwise."""
+    with _part(target.parent) as (stream, keep):
+        yield stream
+        keep(target)
+
+
+@contextlib.contextmanager
+def _counted(advance: Callable[[int], None]) -> Iterator[Counter]:
+    """Counts bytes, of which none are told to have gone when the block fails."""
+    sent = Counter(advance)
+    try:
+        yield sent
+    except BaseException:
+        sent.take_back()
         raise
+
+
+def _fill(part: BinaryIO, pieces: Generator[bytes, None, None]) -> None:
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            part.write(piece)
 
 
 def _write(target: Path, data: bytes) -> None:

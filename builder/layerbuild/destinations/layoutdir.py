@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerbuild.errors import DestinationError, NotFound
+from layerbuild.errors import DestinationError, NotFound, SourceError
 from layerbuild.http import BLOCK
-from layerbuild.model import Descriptor
+from layerbuild.model import Descriptor, sha256_hex
 from layerbuild.registry import receiving
-from layerbuild.registry.manifests import INDEX_TYPE
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, read_descriptor
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation by which tools find an image in a layout."""
@@ -143,6 +143,19 @@ def stored_blob(layout: Path, digest: str) -> Descriptor:
     except OSError:
         raise NotFound(f"the OCI layout {layout} has no {digest}", hint="check the digest") from None
     return Descriptor(media_type="application/octet-stream", digest=digest, size=size)
+
+
+def stored_manifest(layout: Path, entry: Mapping[str, Any]) -> bytes | None:
+    """The image manifest that an entry of a layout's index names; None if it names none that is there whole."""
+    try:
+        described = read_descriptor(entry, str(layout))
+        if described.media_type != MANIFEST_TYPE or described.size > MANIFEST_LIMIT:
+            return None
+        with blob_path(layout, described.digest).open("rb") as stream:
+            data = stream.read(described.size + 1)
+    except (SourceError, OSError):
+        return None
+    return data if f"sha256:{sha256_hex(data)}" == described.digest else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from layerbuild.errors import NotFound
 from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry.client import RegistryClient
+from layerbuild.registry.manifests import MANIFEST_TYPE
 from layerbuild.registry.reference import check_repository, check_tag
-from layerbuild.registry.sending import UploadSession
+from layerbuild.registry.sending import Stream, UploadSession
 
 
 class RegistryDestination:
@@ -73,6 +75,29 @@ class RegistryDestination:
         with self._lock:
             session = self._sessions.pop((target, blob.digest), None)
         self._client.upload_blob(target, blob, advance=advance, session=session)
+
+    def put_unnamed(
+        self,
+        repository: str,
+        size: int,
+        open: Callable[[], Iterator[bytes]],
+        *,
+        title: str,
+        advance: Callable[[int], None],
+    ) -> str:
+        """See `Destination.put_unnamed`."""
+        stream = Stream(open=open, size=size, title=title)
+        return self._client.upload_unnamed(self.full_name(repository), stream, advance=advance)
+
+    def manifest(self, repository: str, tag: str) -> bytes | None:
+        """See `Destination.manifest`."""
+        target = self.full_name(repository)
+        check_tag(tag, where=f"{target}:{tag}")
+        try:
+            media_type, data, _ = self._client.get_manifest(target, tag, accept=(MANIFEST_TYPE,))
+        except NotFound:
+            return None
+        return data if media_type == MANIFEST_TYPE else None
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """See `Destination.put_manifest`."""

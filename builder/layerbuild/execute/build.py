@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import Any
 
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
-from layerbuild.errors import NotReproducible, ProjectError
-from layerbuild.execute.contents import Contents, in_threads
+from layerbuild.errors import LayerbuildError, NotReproducible, ProjectError, raise_failed
+from layerbuild.execute.contents import Contents
 from layerbuild.execute.lock import merge_facts
-from layerbuild.execute.pack import Packer
+from layerbuild.execute.pack import Outlet, Packer
+from layerbuild.execute.parallel import R, attempts
 from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
-from layerbuild.layering import ComposedLayer
+from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
@@ -35,18 +36,33 @@ class BuiltImage:
     layers: tuple[tuple[ComposedLayer, BuiltLayer], ...]
 
     @property
+    def repository(self) -> str:
+        """Where it lands at a destination."""
+        return self.composed.repository
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """Digests of its layers, its base's included."""
+        below = self.base.layers if self.base else ()
+        return frozenset(d.digest for d in below) | {made.blob.digest for _, made in self.layers}
+
+    @property
     def config(self) -> bytes:
         """The config's bytes."""
         recipe, layers = self.composed.declaration.recipe, [made for _, made in self.layers]
         return config_json(recipe, environment(self.composed), self.base, layers)
 
+    @cached_property
+    def config_descriptor(self) -> Descriptor:
+        """Of the config."""
+        config = self.config
+        return Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
+
     @property
     def manifest(self) -> bytes:
         """The manifest's bytes."""
-        config = self.config
-        descriptor = Descriptor(media_type=CONFIG, digest=f"sha256:{sha256_hex(config)}", size=len(config))
         layers = [made for _, made in self.layers]
-        return manifest_json(self.composed.declaration.recipe, self.base, layers, descriptor)
+        return manifest_json(self.composed.declaration.recipe, self.base, layers, self.config_descriptor)
 
     @cached_property
     def digest(self) -> str:
@@ -59,56 +75,129 @@ class BuiltImage:
         return self.composed.declaration.recipe.tags or [self.digest.removeprefix("sha256:")[:12]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What a run made, and what it could not make, by image."""
+
+    images: tuple[BuiltImage, ...]
+    failed: Mapping[str, LayerbuildError]
+
+    def all(self) -> tuple[BuiltImage, ...]:
+        """The images, if none failed.
+
+        Raises:
+            LayerbuildError: one did.
+        """
+        raise_failed(self.failed, len(self.images) + len(self.failed))
+        return self.images
+
+
+Made = Mapping[LayerId, "BuiltLayer | LayerbuildError"]
+
+
+def _failed(image: ComposedImage, made: Made) -> bool:
+    return any(isinstance(made[layer.id], LayerbuildError) for layer in image.layers if layer.instance)
+
+
+def _or_raise(result: R | LayerbuildError) -> R:
+    if isinstance(result, LayerbuildError):
+        raise result
+    return result
+
+
 @dataclass(kw_only=True)
 class Builder:
-    """Builds selected images of a project. `lock` grows by what is learnt."""
+    """Builds selected images of a project. `lock` grows by what is learnt.
+
+    Attributes:
+        outlet_for: gives the outlet that takes layers of those images while they are made.
+    """
 
     images: Sequence[ImageDeclaration]
     lock: Lock
     contents: Contents
     progress: Progress
     fetch_base: FetchBase
+    outlet_for: Callable[[Sequence[ComposedImage]], Outlet] | None = None
 
     def __post_init__(self) -> None:
         self.packer = Packer(self.contents, self.lock, self.progress)
 
-    def run(self, selected: Sequence[ImageDeclaration]) -> tuple[BuiltImage, ...]:
-        """Every selected image, with all its layers made or known.
+    @property
+    def repositories(self) -> dict[str, str]:
+        """Where each image of the project lands."""
+        return {image.name: image.repository for image in self.images}
+
+    def compose(self, selected: Sequence[ImageDeclaration]) -> tuple[ComposedImage, ...]:
+        """The selected images, as the lock makes them.
 
         Raises:
             DriftError: the lock does not stand for the declarations.
-            NotReproducible: a layer came out different from its receipt.
-            SourceError: a content cannot be had.
         """
-        composed = checked(self.images, selected, self.lock)
-        if any(image.pending for image in composed):
-            self.learn(composed)
-            composed = checked(self.images, selected, self.lock)
-        layers: dict[tuple[str, str], ComposedLayer] = {}
-        for image in composed:
-            for layer in image.layers:
-                assert layer.instance is not None
-                layers.setdefault((layer.instance.key, layer.algorithm), layer)
-        results = in_threads(self.packer.build, list(layers.values()))
-        built = dict(zip(layers, results, strict=True))
-        bases = {image.base.digest: image.base for image in composed if image.base}
-        fetched = dict(zip(bases, in_threads(self.fetch_base, list(bases.values())), strict=True))
-        return tuple(self._image(image, built, fetched) for image in composed)
+        return checked(self.images, selected, self.lock)
 
-    def learn(self, composed: Sequence[ComposedImage]) -> None:
-        """Fetch the models whose facts are pending, and take their facts into the lock."""
-        pending = {sha256 for image in composed for sha256 in image.pending}
+    def learnt(self, selected: Sequence[ImageDeclaration]) -> tuple[ComposedImage, ...]:
+        """The selected images, none of their layers pending any more.
+
+        Raises:
+            DriftError: the lock does not stand for the declarations.
+            SourceError: a model whose facts are pending cannot be had.
+        """
+        composed = self.compose(selected)
+        self.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
+        if not self.contents.wanted:
+            return composed
+        for error in self.learn(composed).values():
+            raise error
+        return self.compose(selected)
+
+    def run(self, selected: Sequence[ImageDeclaration]) -> Built:
+        """Every selected image, with all its layers made or known. One that fails does not stop the others.
+
+        Raises:
+            DriftError: the lock does not stand for the declarations.
+            DestinationDown: the packer's outlet leads nowhere.
+        """
+        composed = self.compose(selected)
+        self.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
+        self.packer.outlet = self.outlet_for(composed) if self.outlet_for else None
+        made = self._make(composed, {})
+        unlearnt: Mapping[str, LayerbuildError] = {}
+        if self.contents.wanted:
+            unlearnt = self.learn([image for image in composed if not _failed(image, made)])
+            composed = self.compose(selected)
+            made = self._make(composed, made)
+        bases = {image.base.digest: image.base for image in composed if image.base}
+        fetched = dict(zip(bases, attempts(self.fetch_base, list(bases.values())), strict=True))
+        images, failed = [], {}
+        for image in composed:
+            try:
+                images.append(self._image(image, made, fetched, unlearnt))
+            except LayerbuildError as error:  # noqa: PERF203  # once per image
+                failed[image.name] = error
+        return Built(images=tuple(images), failed=failed)
+
+    def _make(self, composed: Sequence[ComposedImage], made: Made) -> Made:
+        """`made`, and every layer beyond it."""
+        layers = {identity: layer for identity, layer in distinct(composed).items() if identity not in made}
+        return {**made, **dict(zip(layers, attempts(self.packer.build, list(layers.values())), strict=True))}
+
+    def learn(self, composed: Sequence[ComposedImage]) -> Mapping[str, LayerbuildError]:
+        """Fetch the models whose facts nobody has learnt while their layers were made, and take all facts into
+        the lock. Returns what failed, by sha256."""
+        wanted = sorted({sha256 for image in composed for sha256 in image.pending})
         contents = {m.content.sha256: m.content for image in composed for m in image.models}
-        in_threads(self._learn, [contents[sha256] for sha256 in sorted(pending)])
-        self.lock = replace(self.lock, files=self._facts(pending))
+        results = attempts(self._learn, [contents[sha256] for sha256 in wanted])
+        self.lock = replace(self.lock, files=self._facts(wanted))
+        return {sha256: r for sha256, r in zip(wanted, results, strict=True) if isinstance(r, LayerbuildError)}
 
     def _learn(self, content: Content) -> None:
         sha256 = content.sha256 or ""
-        self.contents.ensure([content])
         facts = self.contents.store.facts(sha256)
         if facts is None or facts.safetensors is None or (facts.safetensors and facts.addnet is None):
             with self.progress.task(f"read {sha256[:12]}", content.size) as task:
-                self.contents.store.scan(content, task.advance)
+                for chunk in self.contents.verified(content):
+                    task.advance(len(chunk))
 
     def _facts(self, names: Iterable[str]) -> Mapping[str, Facts]:
         files = dict(self.lock.files)
@@ -121,15 +210,16 @@ class Builder:
     def _image(
         self,
         image: ComposedImage,
-        built: Mapping[tuple[str, str], BuiltLayer],
-        bases: Mapping[str, BaseImage],
+        made: Made,
+        bases: Mapping[str, BaseImage | LayerbuildError],
+        unlearnt: Mapping[str, LayerbuildError],
     ) -> BuiltImage:
         pairs = tuple(
-            (layer, _called(built[layer.instance.key, layer.algorithm], layer.title))
-            for layer in image.layers
-            if layer.instance
+            (layer, _called(_or_raise(made[layer.id]), layer.title)) for layer in image.layers if layer.instance
         )
-        base = bases[image.base.digest] if image.base else None
+        for sha256 in image.pending:
+            raise unlearnt[sha256]
+        base = _or_raise(bases[image.base.digest]) if image.base else None
         count = len(pairs) + (len(base.layers) if base else 0)
         if count > MAX_LAYERS:
             document = image.declaration.document
@@ -153,6 +243,16 @@ class Builder:
             images[name] = replace(images[name], layers=lines, manifest=image.digest)
         known = set(self.lock.files)
         return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+
+
+def distinct(composed: Iterable[ComposedImage]) -> dict[LayerId, ComposedLayer]:
+    """Every layer of some images once; not those whose facts are pending."""
+    layers: dict[LayerId, ComposedLayer] = {}
+    for image in composed:
+        for layer in image.layers:
+            if layer.instance is not None:
+                layers.setdefault(layer.id, layer)
+    return layers
 
 
 def _called(made: BuiltLayer, title: str) -> BuiltLayer:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
+from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, LockError
+from layerbuild.execute.parallel import in_threads
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Content, Pin, PinnedFile, PinRequest, sha256_hex
+from layerbuild.model import LARGE, Content, Pin, PinnedFile, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.sources import Context, source_for
+from layerbuild.sources.file import FileSource
 from layerbuild.store import Store
+from layerbuild.store.reading import compare
 from layerbuild.webui.safetensors import MAX_HEADER, PREFIX
 
 if TYPE_CHECKING:
     from layerbuild.sources.git import GitSource
-
-T = TypeVar("T")
-R = TypeVar("R")
-PARALLEL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,17 @@ class Origin:
 
 
 class Contents:
-    """What the lock pins, on demand. Safe to share between threads."""
+    """What the lock pins, on demand. Safe to share between threads.
 
-    def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress) -> None:
+    Attributes:
+        keep: what is fetched on the way stays in the store.
+        wanted: sha256 of models whose facts an image waits for: learnt whenever their bytes pass by.
+    """
+
+    def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress, *, keep: bool = True) -> None:
         self.store = store
+        self.keep = keep
+        self.wanted: frozenset[str] = frozenset()
         self._context = context
         self._progress = progress
         self._origins: dict[str, Origin] = {}
@@ -75,8 +81,41 @@ class Contents:
     # --- bytes ---------------------------------------------------------------------------------------
 
     def open(self, content: Content, offset: int = 0) -> Iterator[bytes]:
-        """Bytes of a content that `ensure` has seen to."""
-        return self.store.open(content, offset)
+        """Bytes of a content from `offset` on: from this machine, else from its source, in one pass with
+        being stored. Those of this machine are not hashed: whoever reads them checks the whole.
+
+        Raises:
+            SourceError: they cannot be had, or are not what was pinned.
+            StoreError: they cannot be read or kept.
+            LockError: the lock does not say where they come from.
+        """
+        if not offset and not self.store.has(content):
+            yield from self._arriving(content)
+            return
+        if not self.store.has(content):
+            if not self.keep:
+                origin = self._origin(content)
+                yield from source_for(origin.pin.source, self._context).open(origin.pin, origin.file, offset=offset)
+                return
+            self.ensure([content])
+        yield from self.store.open(content, offset)
+
+    def verified(self, content: Content, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a content, held against its pin on the way, wherever they come from.
+
+        Args:
+            offset: 0; what begins elsewhere cannot be verified, and is read as by `open`.
+
+        Raises:
+            Damaged: this machine's copy is not what it was.
+            SourceError, StoreError, LockError: as `open`.
+        """
+        if offset:
+            yield from self.open(content, offset)
+        elif self.store.has(content):
+            yield from self.store.verified(content, self._scan(content))
+        else:
+            yield from self._arriving(content)
 
     def missing(self, contents: Iterable[Content]) -> list[Content]:
         """Those that are not on this machine, each once."""
@@ -90,24 +129,29 @@ class Contents:
             SourceError: something cannot be had, or is not what was pinned.
             LockError: the lock does not say where it comes from.
         """
-        origins = [self._origin(content) for content in self.missing(contents)]
-        local: dict[str, list[Origin]] = {}
-        for origin in origins:
-            if origin.pin.source.startswith("file:"):
-                local.setdefault(origin.pin.source, []).append(origin)
-        jobs = [partial(self._look_at_local, wanted) for wanted in local.values()]
-        jobs += [partial(self._fetch, origin) for origin in origins if not origin.pin.source.startswith("file:")]
-        in_threads(lambda job: job(), jobs)
+        missing = self.missing(contents)
+        for content in missing:
+            self._origin(content)
+        in_threads(self._fetch, missing)
+
+    def ensure_small(self, contents: Iterable[Content]) -> None:
+        """Fetch what is missing of the small files, where waiting for each would take longer than their bytes.
+        Large ones are fetched while they are read. Raises as `ensure`."""
+        self.ensure(content for content in contents if (self.size(content) or 0) < LARGE)
 
     def ensure_tree(self, listing: str, blobs: Sequence[Content]) -> None:
         """The blobs of a git tree, from one git process."""
-        missing = self.missing(blobs)
-        if not missing:
+        if not self.missing(blobs):
             return
         name, pin = self._tree(listing)
-        with self._progress.task(f"git {name}", sum(c.size or 0 for c in missing)) as task:
-            for content, chunks in self._git(pin).open_many(pin, missing):
-                self.store.add(chunks, content, name=f"a file of {pin.source}", advance=task.advance)
+        with self._claim(Content(size=None, sha256=listing), name):
+            missing = self.missing(blobs)
+            with self._progress.task(f"git {name}", sum(c.size or 0 for c in missing)) as task:
+                for content, chunks in self._git(pin).open_many(pin, missing):
+                    self.store.add(chunks, content, name=f"a file of {pin.source}", advance=task.advance)
+
+    def _claim(self, content: Content, what: str) -> AbstractContextManager[None]:
+        return self.store.claim(content, lambda: self._progress.note(f"{what}: waiting for another run to fetch it"))
 
     def _origin(self, content: Content) -> Origin:
         origin = self._origins.get(content.id)
@@ -118,37 +162,58 @@ class Contents:
             )
         return origin
 
-    def _fetch(self, origin: Origin) -> None:
+    def _fetch(self, content: Content) -> None:
+        origin = self._origin(content)
+        with self._progress.task(f"fetch {origin.name} {origin.file.path}", self.size(content)) as task:
+            for chunk in self._arriving(content, keep=True):
+                task.advance(len(chunk))
+
+    def _arriving(self, content: Content, *, keep: bool | None = None) -> Iterator[bytes]:
+        """All bytes of a content that is not here, from its source. Two that want the same share one download."""
+        origin = self._origin(content)
+        keep = self.keep if keep is None else keep
+        what = f"{origin.name} ({origin.file.path})"
+        if not keep:
+            yield from self._from_source(origin, what, keep=False)
+            return
+        with self._claim(content, what):
+            if self.store.has(content):
+                yield from self.store.verified(content, self._scan(content))
+            else:
+                yield from self._from_source(origin, what, keep=True)
+
+    def _from_source(self, origin: Origin, what: str, *, keep: bool) -> Iterator[bytes]:
         source = source_for(origin.pin.source, self._context)
-        file = origin.file
-        size = self.size(file.content)
-        with self._progress.task(f"fetch {origin.name} {file.path}", size) as task:
-            self.store.add(
-                source.open(origin.pin, file),
-                replace(file.content, size=size),
-                name=f"{origin.name} ({file.path})",
-                advance=task.advance,
-                scan_header=file.path.lower().endswith(".safetensors"),
-            )
+        if isinstance(source, FileSource):
+            yield from self._from_file(origin, source)
+            return
+        expected = replace(origin.file.content, size=self.size(origin.file.content))
+        chunks = source.open(origin.pin, origin.file)
+        yield from self.store.arriving(chunks, expected, name=what, scan=self._scan(expected), keep=keep)
 
-    def _look_at_local(self, origins: Sequence[Origin]) -> None:
-        """Local files are used where they lie: seeing that they are the pinned ones is all there is to do.
+    def _from_file(self, origin: Origin, source: FileSource) -> Iterator[bytes]:
+        """Local files are used where they lie: seeing that they are the pinned ones is all there is to do."""
+        path, pinned = source.locate(origin.pin, origin.file), origin.file.content
+        try:
+            known = self.store.local_content(path)
+            if known is not None:
+                compare(known, pinned, origin.name)
+            yield from self.store.arriving_local(path, pinned, name=origin.name, scan=self._scan(pinned))
+        except ContentMismatch as error:
+            uri = origin.pin.source
+            updates = " ".join(f"--update {name}" for name in self._names[uri])
+            raise ContentMismatch(
+                f"{origin.name}: {uri} ({origin.file.path}) has changed since it was locked",
+                cause=error.cause,
+                hint=f"run 'layerbuild lock {updates}' if that is right",
+            ) from None
 
-        Args:
-            origins: of one source, a file or a directory.
-        """
-        uri = origins[0].pin.source
-        found = source_for(uri, self._context).resolve(PinRequest(uri=uri))
-        by_path = {file.path: file.content for file in found.files}
-        for origin in origins:
-            now = by_path.get(origin.file.path)
-            if now is None or now.sha256 != origin.file.content.sha256:
-                updates = " ".join(f"--update {name}" for name in self._names[uri])
-                raise ContentMismatch(
-                    f"{origin.name}: {uri} ({origin.file.path}) has changed since it was locked",
-                    cause=f"its sha256 is {now.sha256 if now else 'unknown'}, locked is {origin.file.content.sha256}",
-                    hint=f"run 'layerbuild lock {updates}' if that is right",
-                )
+    def _scan(self, content: Content) -> SafetensorsScan | None:
+        """What learns a model's facts on the way. The digest behind the header only where an image needs it."""
+        origin = self._origins.get(content.id)
+        named = origin is not None and origin.file.path.lower().endswith(".safetensors")
+        wanted = content.sha256 in self.wanted
+        return SafetensorsScan(addnet=wanted) if wanted or named else None
 
     def _fetch_document(self, sha256: str) -> None:
         if sha256 in self._trees:
@@ -198,28 +263,3 @@ def read_exactly(chunks: Iterator[bytes], length: int) -> bytes:
     if close is not None:
         close()
     return bytes(data)
-
-
-def in_threads(work: Callable[[T], R], items: Sequence[T], *, parallel: int = PARALLEL) -> list[R]:
-    """`work` on every item, several at a time, results in order. The first failure ends it.
-
-    An interrupt does not wait for what is under way: nothing there is visible before it is complete.
-
-    Raises:
-        LayerbuildError: the first failure.
-    """
-    if not items:
-        return []
-    pool = ThreadPoolExecutor(max_workers=min(parallel, len(items)))
-    futures = [pool.submit(work, item) for item in items]
-    try:
-        for future in as_completed(futures):
-            future.result()
-    except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True, wait=False)
-        raise
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
-    return [future.result() for future in futures]

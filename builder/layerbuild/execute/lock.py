@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.digests import header_facts
 from layerbuild.errors import LayerbuildError, LockError, SourceError, Unreachable
-from layerbuild.execute.contents import Contents, in_threads
+from layerbuild.execute.contents import Contents
+from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
 from layerbuild.kinds.requests import declaration_digest

@@ -1,31 +1,38 @@
 """Instances become layers: each is described, streamed once through its digests, and remembered.
 
-No tar is ever written. A weights layer leaves nothing behind but its receipt; a compressed layer
-leaves its blob in the store.
+No tar is ever written. Contents are fetched, checked and hashed in the pass that makes the layer; with an
+outlet, that pass sends it too. A weights layer leaves nothing behind but its receipt; a compressed
+layer leaves its blob in the store.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 from layerbuild import compress, kinds
 from layerbuild.digests import CHUNK, feed
-from layerbuild.errors import ContentMismatch, LockError, NotReproducible
+from layerbuild.errors import Damaged, DigestFirst, NotReproducible
 from layerbuild.execute.contents import Contents
 from layerbuild.image import BuiltLayer
 from layerbuild.kinds import gittree
 from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Blob, Content, Instance, Receipt
+from layerbuild.model import LARGE, Blob, Instance, Receipt
 from layerbuild.progress import Progress
 from layerbuild.tarstream import TarStream
 
 _MEMORY = threading.BoundedSemaphore(2)
 """Passes over large files at a time: each holds a few buffers, and there are few cores."""
+
+Keep = Callable[[Iterable[bytes]], tuple[str, int]]
+"""Takes the chunks of a blob to the end; returns its digest and its size in bytes."""
+
+Outlet = Callable[[ComposedLayer, int, Callable[[], Iterator[bytes]]], str]
+"""Sends a layer of that many bytes, which its third argument opens, where it is needed; gives its digest.
+Raises `DigestFirst` where that must be known before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +50,18 @@ class LayerTar:
 
     def open(self, offset: int = 0) -> Iterator[bytes]:
         """The tar's bytes. Its contents are fetched if they are not here."""
-        self.contents.ensure(self.tar.contents)
+        self.contents.ensure_small(self.tar.contents)
         return self.tar.read(self.contents.open, offset)
 
     def recheck(self) -> None:
         """Find out which content is to blame for a tar that is not what it was.
 
         Raises:
-            ContentMismatch: one is damaged; the store has forgotten it.
+            Damaged: one is; the store has forgotten it.
         """
         for content in self.tar.contents:
             if self.contents.store.has(content):
-                for _ in open_verified(self.contents, content):
+                for _ in self.contents.verified(content):
                     pass
 
 
@@ -74,7 +81,7 @@ class StoredBlob:
         """Have the store forget the blob if it is damaged.
 
         Raises:
-            StoreError: it is.
+            Damaged: it is.
         """
         for _ in self.open():
             pass
@@ -85,10 +92,14 @@ class Packer:
 
     Args:
         lock: whose receipts are believed first; then the store's.
+
+    Attributes:
+        outlet: takes large uncompressed layers while they are made.
     """
 
     def __init__(self, contents: Contents, lock: Lock, progress: Progress) -> None:
         self.contents = contents
+        self.outlet: Outlet | None = None
         self._lock = lock
         self._progress = progress
 
@@ -126,30 +137,82 @@ class Packer:
 
     def make(self, layer: ComposedLayer) -> BuiltLayer:
         """Pack the layer, compare it with its receipt, and remember it."""
+        receipt = self.derive(layer, keep=self.contents.store.add_blob)
+        made = known_blob(receipt, layer.algorithm)
+        assert made is not None
+        self._compare(receipt, layer)
+        if receipt.blobs:
+            self._compare_blob(made, layer)
+        self.contents.store.put_receipt(receipt)
+        return built(layer, receipt, made)
+
+    def derive(self, layer: ComposedLayer, *, keep: Keep) -> Receipt:
+        """What the layer's contents make: compared with no receipt, and not remembered. What was damaged here is
+        had anew.
+
+        Args:
+            keep: what becomes of a compressed layer's blob.
+
+        Raises:
+            SourceError: a content cannot be had.
+        """
+        try:
+            return self._derive(layer, keep)
+        except Damaged as error:
+            self._progress.note(f"{error.message}: making it anew")
+            return self._derive(layer, keep)
+
+    def _derive(self, layer: ComposedLayer, keep: Keep) -> Receipt:
         assert layer.instance is not None
         instance = layer.instance
         tar = self.tar(instance)
-        self._ensure(instance, tar)
-        with _MEMORY, self._progress.task(f"pack {layer.label} ({layer.kind})", tar.size) as task:
+        self._prepare(instance, tar)
+        blobs: tuple[Blob, ...] = ()
+        with _MEMORY:
+            diff_id = self._send(layer, tar) if self._goes_out(layer, tar) else None
+            if diff_id is None:
+                diff_id, blobs = self._pack(layer, tar, keep)
+        return Receipt(key=instance.key, diff_id=diff_id, size=tar.size, blobs=blobs)
+
+    def _pack(self, layer: ComposedLayer, tar: TarStream, keep: Keep) -> tuple[str, tuple[Blob, ...]]:
+        """The layer's diffID; and its compressed blob, if it has one."""
+        blobs: tuple[Blob, ...] = ()
+        with self._progress.task(f"pack {layer.label} ({layer.kind})", tar.size) as task:
             digest = hashlib.sha256()
-            chunks = feed(tar.read(partial(open_verified, self.contents)), [digest], threads=tar.size > CHUNK)
+            chunks = feed(tar.read(self.contents.verified), [digest], threads=tar.size > CHUNK)
             counted = _counted(chunks, task.advance)
             if layer.algorithm == "none":
                 for _ in counted:
                     pass
-                blob = None
             else:
-                packed = compress.compress(counted, layer.algorithm, tar.size)
-                blob = self.contents.store.add_blob(packed)
-        receipt = Receipt(key=instance.key, diff_id=f"sha256:{digest.hexdigest()}", size=tar.size)
-        self._compare(receipt, layer)
-        made = Blob(encoding="none", digest=receipt.diff_id, size=tar.size)
-        if blob is not None:
-            made = Blob(encoding=compress.encoding(layer.algorithm), digest=blob[0], size=blob[1])
-            receipt = replace(receipt, blobs=(made,))
-            self._compare_blob(made, layer)
-        self.contents.store.put_receipt(receipt)
-        return built(layer, receipt, made)
+                found, size = keep(compress.compress(counted, layer.algorithm, tar.size))
+                blobs = (Blob(encoding=compress.encoding(layer.algorithm), digest=found, size=size),)
+        return f"sha256:{digest.hexdigest()}", blobs
+
+    def _goes_out(self, layer: ComposedLayer, tar: TarStream) -> bool:
+        return self.outlet is not None and layer.algorithm == "none" and tar.size >= LARGE
+
+    def _send(self, layer: ComposedLayer, tar: TarStream) -> str | None:
+        """The layer's diffID, once it has gone where it is needed; None if only its digest opens the door."""
+        assert self.outlet is not None
+        tries = 0
+
+        def opened() -> Iterator[bytes]:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and self.contents.keep:
+                # The line is bad: what comes now should not have to come a third time.
+                self.contents.ensure(tar.contents)
+            return tar.read(self.contents.verified)
+
+        try:
+            return self.outlet(layer, tar.size, opened)
+        except DigestFirst as error:
+            self.outlet = None
+            if not self.contents.keep:
+                self.contents.keep = True
+                self._progress.note(f"{error.message}: model files go through the store first")
+            return None
 
     def tar(self, instance: Instance) -> TarStream:
         """The layer's tar as a description. Documents are fetched, contents are not."""
@@ -176,11 +239,12 @@ class Packer:
             )
         return StoredBlob(contents=self.contents, digest=made.blob.digest, size=made.blob.size)
 
-    def _ensure(self, instance: Instance, tar: TarStream) -> None:
+    def _prepare(self, instance: Instance, tar: TarStream) -> None:
+        """Fetches what is better fetched many at a time."""
         if instance.kind == gittree.KIND:
             for listing in kinds.documents(instance):
                 self.contents.ensure_tree(listing, tar.contents)
-        self.contents.ensure(tar.contents)
+        self.contents.ensure_small(tar.contents)
 
     def _compare(self, receipt: Receipt, layer: ComposedLayer) -> None:
         before = self.receipt(receipt.key)
@@ -201,37 +265,6 @@ class Packer:
                     cause=f"its receipt says {other.digest}",
                     hint=f"if the compressor was built differently here: 'layerbuild lock --repack {layer.label}'",
                 )
-
-
-def open_verified(contents: Contents, content: Content, offset: int = 0) -> Iterator[bytes]:
-    """A content's bytes, held against its pin on the way: a receipt made from bytes that a disk has
-    changed, or of a size that somebody wrote into the lock, would be wrong for ever.
-
-    Raises:
-        ContentMismatch: it is damaged; the store has forgotten it.
-        LockError: it has another size than the lock says.
-    """
-    if offset:
-        yield from contents.open(content, offset)
-        return
-    sha256 = contents.store.sha256_of(content)
-    digest, size = hashlib.sha256(), 0
-    for chunk in feed(contents.open(content), [digest], threads=(content.size or 0) > CHUNK):
-        size += len(chunk)
-        yield chunk
-    if digest.hexdigest() != sha256:
-        contents.store.discard(sha256 or "")
-        raise ContentMismatch(
-            f"{content.id} is damaged on this machine",
-            cause=f"its bytes have sha256 {digest.hexdigest()}; the store has forgotten it",
-            hint="run the command again: it will be fetched, or the local file looked at anew",
-        )
-    if content.size is not None and size != content.size:
-        raise LockError(
-            f"{content.id} has {size} bytes, the lock says {content.size}",
-            cause="the lock was edited by hand",
-            hint="restore it from git, or take the pin anew with 'layerbuild lock --update NAME'",
-        )
 
 
 def known_blob(receipt: Receipt, algorithm: str) -> Blob | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerbuild.baseimage import BaseSource
@@ -39,7 +39,8 @@ class Planner:
         planned = [self._layer(layer, tuple(names)) for layer, names in layers.values()]
         bases, origins = self._bases(images)
         every = [*bases, *planned]
-        done = self._at(destination, every, origins) if destination else every
+        repositories = self.builder.repositories
+        done = self._at(destination, every, origins, repositories) if destination else every
         return Plan(
             images=tuple(image.name for image in images),
             destination=destination.name if destination else None,
@@ -102,14 +103,27 @@ class Planner:
         return [replace(planned, images=tuple(dict.fromkeys(names))) for planned, names in users.values()], origins
 
     def _at(
-        self, destination: Destination, layers: Sequence[PlannedLayer], origins: dict[str, tuple[str, str]]
+        self,
+        destination: Destination,
+        layers: Sequence[PlannedLayer],
+        origins: dict[str, tuple[str, str]],
+        repositories: Mapping[str, str],
     ) -> list[PlannedLayer]:
         wants = [
-            Want(digest=p.digest, size=p.size, title=p.title, images=p.images, key=p.key, base=p.base) for p in layers
+            Want(
+                digest=p.digest,
+                size=p.size,
+                title=p.title,
+                repositories=tuple(dict.fromkeys(repositories[name] for name in p.images)),
+                key=p.key,
+                base=p.base,
+            )
+            for p in layers
         ]
         known = [want for want in wants if want.digest]
-        present = survey.present(known, destination)
-        elsewhere = survey.elsewhere(known, destination, self.store, origins, self.builder.lock, present)
+        located = survey.remembered(known, destination, self.store, origins)
+        present = survey.present(known, destination, located=located)
+        elsewhere = survey.elsewhere(known, destination, present, located, self.builder.lock, repositories)
         moves = transfers(wants, present, elsewhere)
         actions = {id(move.want): move.action for move in moves}
         return [replace(p, action=actions[id(want)]) for p, want in zip(layers, wants, strict=True)]

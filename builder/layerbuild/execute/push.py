@@ -1,90 +1,50 @@
 """Sends images: each blob once, then configs and manifests, tags last.
 
 A tag never points at a manifest whose blobs are not all there. Interrupted at any moment, what
-arrived stays and the next run continues with the rest.
+arrived stays and the next run continues with the rest. One image that fails does not stop the others.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.destinations import Destination
-from layerbuild.errors import ContentMismatch
+from layerbuild.errors import (
+    BlobUnknown,
+    ContentMismatch,
+    Damaged,
+    DestinationDown,
+    DestinationError,
+    LayerbuildError,
+)
 from layerbuild.execute import survey
-from layerbuild.execute.build import BuiltImage
-from layerbuild.execute.contents import in_threads
+from layerbuild.execute.blobs import Blobs, Reader, config_of, read_config
+from layerbuild.execute.build import Built, BuiltImage
+from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
+from layerbuild.execute.parallel import attempts, in_threads
+from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Readable
+from layerbuild.model import Readable, sha256_hex
 from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
 
-
-@dataclass(frozen=True, kw_only=True)
-class Bytes:
-    """A small blob that was made here (`model.Readable`)."""
-
-    data: bytes
-
-    @property
-    def digest(self) -> str:
-        """`sha256:<hex>`."""
-        return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.data)
-
-    def open(self, offset: int = 0) -> Iterator[bytes]:
-        """The bytes from `offset` on."""
-        if self.data[offset:]:
-            yield self.data[offset:]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PushedImage:
-    """An image where it is now."""
-
-    name: str
-    digest: str
-    references: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a push did. Bytes are those of blobs: uploaded were sent, mounted and present were not.
-
-    A blob counts once, however many images have it, as in a plan; twice only where it had to be sent twice.
-    """
-
-    images: tuple[PushedImage, ...]
-    uploaded: int
-    mounted: int
-    present: int
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "images": [
-                {"name": image.name, "digest": image.digest, "references": list(image.references)}
-                for image in self.images
-            ],
-            "uploaded_bytes": self.uploaded,
-            "mounted_bytes": self.mounted,
-            "present_bytes": self.present,
-        }
+_MANIFESTS = 8
+"""Images that are finished at a time: small requests, on which a registry spends its own time."""
 
 
 @dataclass(kw_only=True)
 class Pusher:
-    """Pushes built images to one destination."""
+    """Pushes built images to one destination.
+
+    Attributes:
+        repositories: image of the project -> where it lands.
+        sent: digest -> bytes of what has gone there already in this run.
+    """
 
     destination: Destination
     packer: Packer
@@ -92,55 +52,112 @@ class Pusher:
     lock: Lock
     progress: Progress
     open_base: Callable[[str], BaseSource]
-    _uploaded: list[int] = field(default_factory=list)
-    _mounted: list[int] = field(default_factory=list)
+    repositories: Mapping[str, str]
+    sent: Mapping[str, int] = field(default_factory=dict)
 
-    def run(self, images: Sequence[BuiltImage]) -> Report:
-        """Send what the destination lacks.
+    def run(self, built: Built) -> Report:
+        """Send what the destination lacks of the images that could be built.
 
         Raises:
-            DestinationError: it cannot be put there.
-            ContentMismatch: a file changed since its layer was made; its layer is not stored.
+            DestinationDown: there is no destination.
         """
-        blobs = _Blobs(self.packer, self.open_base)
-        for image in images:
-            blobs.add(image)
+        done, known = self._existing(built.images)
+        blobs = Blobs(built.images, self.packer, self.open_base)
         wants = blobs.wants()
-        present = survey.present(wants, self.destination)
-        elsewhere = survey.elsewhere(wants, self.destination, self.store, blobs.base_origins, self.lock, present)
+        located = survey.remembered(wants, self.destination, self.store, blobs.base_origins)
+        present = survey.present(wants, self.destination, known=known, located=located)
+        elsewhere = survey.elsewhere(wants, self.destination, present, located, self.lock, self.repositories)
         todo = transfers(wants, present, elsewhere)
-        moving = [transfer for transfer in todo if transfer.action != "present"]
-        in_threads(lambda transfer: self._transfer(transfer, blobs), moving)
-        in_threads(self._manifest, list(images))
-        unmoved = sum(t.want.size or 0 for t in todo if t.action == "present")
+        unmoved = [t.want for t in todo if t.action == "present" and t.want.digest not in self.sent]
+        configs = [config_of(image) for image in built.images]
+        unmoved += [want for want in configs if want.digest in known[want.repositories[0]]]
+        moves = Moves()
+        self._move([transfer for transfer in todo if transfer.action != "present"], blobs, moves)
+        rest = [image for image in built.images if image.composed.name not in done]
+        failed = {**built.failed, **self._finish_all(rest, known, blobs, moves)}
         return Report(
-            images=tuple(self._pushed(image) for image in images),
-            uploaded=sum(self._uploaded),
-            mounted=sum(self._mounted),
-            present=unmoved,
+            images=tuple(self._pushed(image) for image in built.images if image.composed.name not in failed),
+            failed=failed,
+            uploaded=sum(self.sent.values()) + moves.uploaded,
+            mounted=moves.mounted,
+            present=sum(want.size or 0 for want in unmoved),
         )
 
-    def _transfer(self, transfer: Transfer, blobs: _Blobs) -> None:
-        """One blob into every repository that lacks it: mounted where that works, sent once at most."""
-        want = transfer.want
-        digest = want.digest or ""
-        candidates = transfer.candidates
-        sent = 0
-        for image in transfer.missing:
-            if not (candidates and self.destination.mount(image, digest, candidates)):
-                self._send(image, want, blobs.readable(digest))
-                sent += want.size or 0
-            candidates = (image, *candidates)
-            self._remember(image, digest)
-        if sent:
-            self._uploaded.append(sent)
-        else:
-            self._mounted.append(want.size or 0)
+    def _existing(self, images: Sequence[BuiltImage]) -> tuple[set[str], dict[str, set[str]]]:
+        """Images that are there under all their tags, and what each repository has, by the manifests there.
 
-    def _send(self, image: str, want: Want, blob: Readable) -> None:
+        One question for each image. A registry's only: a look into a directory costs nothing.
+        """
+        known: dict[str, set[str]] = {image.repository: set() for image in images}
+        if self.destination.host is None:
+            return set(), known
+        pairs = [(image, tag) for image in images for tag in image.tags]
+        ask = self.destination.manifest
+        found = attempts(lambda pair: ask(pair[0].repository, pair[1]), pairs, parallel=survey.PARALLEL)
+        done = {image.composed.name for image in images}
+        for (image, _), data in zip(pairs, found, strict=True):
+            if not isinstance(data, bytes) or f"sha256:{sha256_hex(data)}" != image.digest:
+                done.discard(image.composed.name)
+            if isinstance(data, bytes):
+                known[image.repository] |= survey.named_by(data)
+        return done, known
+
+    # --- blobs -----------------------------------------------------------------------------------
+
+    def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
+        """Each blob into one repository that lacks it, then into the others: by mounts, where those work."""
+        rest = in_threads(lambda transfer: self._arrive(transfer, blobs, moves), todo)
+        pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
+
+        def place(pair: tuple[Transfer, str]) -> None:
+            self._place(pair[0], pair[1], blobs.reader(pair[0].want), moves)
+
+        in_threads(place, pairs, parallel=survey.PARALLEL)
+
+    def _arrive(self, transfer: Transfer, blobs: Blobs, moves: Moves) -> Transfer:
+        """The blob into the first repository that takes it. What is left to do for it, with that to mount from."""
+        for number, repository in enumerate(transfer.missing, 1):
+            left = transfer.missing[number:]
+            if self._place(transfer, repository, blobs.reader(transfer.want), moves):
+                # A repository or two to mount from are enough, also where a thousand need the blob.
+                return replace(transfer, missing=left, candidates=(repository, *transfer.candidates[:1]))
+            failure = moves.failure(repository, transfer.want)
+            if not isinstance(failure, DestinationError):
+                # The bytes cannot be had: not for the other repositories, either.
+                for name in left:
+                    moves.fail(name, transfer.want, failure)
+                break
+        return replace(transfer, missing=())
+
+    def _place(self, transfer: Transfer, repository: str, read: Reader, moves: Moves) -> bool:
+        """The blob into a repository; whether that worked."""
+        want, candidates = transfer.want, transfer.candidates
+        digest, size = want.digest or "", want.size or 0
+        try:
+            mounted = bool(candidates) and self.destination.mount(repository, digest, candidates)
+            if not mounted:
+                self._send(repository, want, read)
+        except DestinationDown:
+            raise
+        except LayerbuildError as error:
+            moves.fail(repository, want, error)
+            return False
+        moves.count(want, 0 if mounted else size)
+        if self.destination.host is not None:
+            self.store.remember_push(self.destination.host, self.destination.full_name(repository), digest)
+        return True
+
+    def _send(self, repository: str, want: Want, read: Reader) -> None:
+        try:
+            self._send_once(repository, want, read())
+        except Damaged as error:
+            self.progress.note(f"{want.title}: {error.message}: making it anew")
+            self._send_once(repository, want, read())
+
+    def _send_once(self, repository: str, want: Want, blob: Readable) -> None:
         try:
             with self.progress.task(f"push {want.title}", want.size) as task:
-                self.destination.put(image, blob, advance=task.advance)
+                self.destination.put(repository, blob, advance=task.advance)
         except ContentMismatch as error:
             if isinstance(blob, LayerTar | StoredBlob):
                 blob.recheck()
@@ -149,68 +166,56 @@ class Pusher:
                 hint = f"{hint}; if no file has changed, the lock's receipt {want.key[:16]} is wrong: remove it"
             raise ContentMismatch(f"{want.title}: {error.message}", cause=error.cause, hint=hint) from None
 
-    def _remember(self, image: str, digest: str) -> None:
-        if self.destination.host is not None:
-            self.store.remember_push(self.destination.host, self.destination.full_name(image), digest)
+    # --- manifests -------------------------------------------------------------------------------
 
-    def _manifest(self, image: BuiltImage) -> None:
+    def _finish_all(
+        self, images: Sequence[BuiltImage], known: survey.Known, blobs: Blobs, moves: Moves
+    ) -> dict[str, LayerbuildError]:
+        """Configs, manifests and tags; what failed, by image."""
+        label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
+        with self.progress.task(label):
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=_MANIFESTS)
+        pairs = zip(images, results, strict=True)
+        return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
+
+    def _finish(self, image: BuiltImage, known: survey.Known, blobs: Blobs, moves: Moves) -> None:
+        moves.check(image)
+        config = config_of(image)
+        if config.digest not in known[image.repository]:
+            self._put_config(image, moves)
+            moves.check(image)
+        try:
+            self._tag(image)
+        except BlobUnknown:
+            self._send_again(image, blobs, moves)
+            self._tag(image)
+
+    def _tag(self, image: BuiltImage) -> None:
         for tag in image.tags:
-            self.destination.put_manifest(image.composed.name, tag, MANIFEST, image.manifest)
+            self.destination.put_manifest(image.repository, tag, MANIFEST, image.manifest)
+
+    def _put_config(self, image: BuiltImage, moves: Moves) -> None:
+        want = config_of(image)
+        located = survey.remembered([want], self.destination, self.store, {})
+        candidates = located.get(want.digest or "", ())
+        transfer = Transfer(want=want, action="upload", missing=want.repositories, candidates=candidates)
+        self._place(transfer, image.repository, lambda: read_config(image), moves)
+
+    def _send_again(self, image: BuiltImage, blobs: Blobs, moves: Moves) -> None:
+        """What the registry said it had has gone, by garbage collection maybe: every blob is asked for anew."""
+        wanted = [want for want in blobs.wants() if want.digest in image.blobs]
+        lost = [want for want in wanted if not self._has(image, want)]
+        missing = (image.repository,)
+        self._move([Transfer(want=want, action="upload", missing=missing) for want in lost], blobs, moves)
+        if not self._has(image, config_of(image)):
+            self._put_config(image, moves)
+        moves.check(image)
+
+    def _has(self, image: BuiltImage, want: Want) -> bool:
+        return self.destination.has(image.repository, want.digest or "", want.size)
 
     def _pushed(self, image: BuiltImage) -> PushedImage:
-        name = image.composed.name
         where = self.destination.name.rstrip("/")
         separator = ":" if self.destination.host is None else "/"
-        references = tuple(f"{where}{separator}{name}:{tag}" for tag in image.tags)
-        return PushedImage(name=name, digest=image.digest, references=references)
-
-
-class _Blobs:
-    """Every blob of some images, who needs it, and how to read it."""
-
-    def __init__(self, packer: Packer, open_base: Callable[[str], BaseSource]) -> None:
-        self._packer = packer
-        self._open_base = open_base
-        self._images: dict[str, list[str]] = {}
-        self._described: dict[str, tuple[int, str, str | None, bool]] = {}
-        self._readers: dict[str, Callable[[], Readable]] = {}
-        self.base_origins: dict[str, tuple[str, str]] = {}
-
-    def add(self, image: BuiltImage) -> None:
-        name = image.composed.name
-        if image.base is not None:
-            source = self._open_base(image.base.reference)
-            for descriptor in image.base.layers:
-                title = f"base layer {descriptor.digest[7:19]}"
-                self._note(name, descriptor.digest, descriptor.size, title, base=True)
-                self._readers.setdefault(descriptor.digest, lambda d=descriptor, s=source: s.blob(d))  # type: ignore[misc]
-                if source.host is not None and source.repository is not None:
-                    self.base_origins.setdefault(descriptor.digest, (source.host, source.repository))
-        for layer, made in image.layers:
-            self._note(name, made.blob.digest, made.blob.size, made.title, key=made.key)
-            self._readers.setdefault(
-                made.blob.digest,
-                lambda a=layer, b=made: self._packer.readable(a, b),  # type: ignore[misc]
-            )
-        config = Bytes(data=image.config)
-        self._note(name, config.digest, config.size, f"config {name}")
-        self._readers.setdefault(config.digest, lambda c=config: c)  # type: ignore[misc]
-
-    def _note(
-        self, image: str, digest: str, size: int, title: str, *, key: str | None = None, base: bool = False
-    ) -> None:
-        self._described.setdefault(digest, (size, title, key, base))
-        images = self._images.setdefault(digest, [])
-        if image not in images:
-            images.append(image)
-
-    def wants(self) -> list[Want]:
-        """One for each blob."""
-        return [
-            Want(digest=digest, size=size, title=title, images=tuple(self._images[digest]), key=key, base=base)
-            for digest, (size, title, key, base) in self._described.items()
-        ]
-
-    def readable(self, digest: str) -> Readable:
-        """The blob's bytes."""
-        return self._readers[digest]()
+        references = tuple(f"{where}{separator}{image.repository}:{tag}" for tag in image.tags)
+        return PushedImage(name=image.composed.name, digest=image.digest, references=references)

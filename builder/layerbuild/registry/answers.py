@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import requests
 
 from layerbuild import addresses, http
-from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, SourceError
+from layerbuild.errors import (
+    BlobUnknown,
+    DestinationDown,
+    DestinationError,
+    LayerbuildError,
+    LoginRequired,
+    SourceError,
+)
 
 _LARGEST_ERROR = 64 * 1024
 _LONGEST_QUOTE = 300
@@ -92,15 +99,23 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
     return found
 
 
-def unreachable(host: str, error: LayerbuildError) -> DestinationError:
+def unreachable(host: str, error: LayerbuildError) -> DestinationDown:
     """The error for a registry that does not answer."""
-    return DestinationError(
-        f"the registry {host} cannot be reached",
-        cause=error.cause or error.message,
-        hint=f"if {host} speaks plain HTTP only, say so with --insecure {host}"
-        if "WRONG_VERSION_NUMBER" in (error.cause or "")
-        else f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)",
-    )
+    message, cause, hint = _no_answer(host, error)
+    return DestinationDown(message, cause=cause, hint=hint)
+
+
+def broken_off(host: str, error: LayerbuildError) -> DestinationError:
+    """The error for an upload that breaks off each time: smaller ones may pass."""
+    message, cause, hint = _no_answer(host, error)
+    return DestinationError(message, cause=cause, hint=hint)
+
+
+def _no_answer(host: str, error: LayerbuildError) -> tuple[str, str, str]:
+    hint = f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)"
+    if "WRONG_VERSION_NUMBER" in (error.cause or ""):
+        hint = f"if {host} speaks plain HTTP only, say so with --insecure {host}"
+    return f"the registry {host} cannot be reached", error.cause or error.message, hint
 
 
 def login_required(host: str, action: str, cause: str) -> LoginRequired:
@@ -127,7 +142,8 @@ def error_for(refusal: Refusal, *, host: str, action: str) -> DestinationError:
         return DestinationError(f"the registry {host} has no room to {action}", cause=said, hint=hint)
     if status in (401, 403):
         return login_required(host, action, said)
-    return DestinationError(f"the registry {host} refuses to {action}", cause=said, hint=_hint(refusal, host))
+    kind = BlobUnknown if refusal.has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") else DestinationError
+    return kind(f"the registry {host} refuses to {action}", cause=said, hint=_hint(refusal, host))
 
 
 def _hint(refusal: Refusal, host: str) -> str:

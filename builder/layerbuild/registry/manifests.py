@@ -19,6 +19,9 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
 INDEXES = (INDEX_TYPE, "application/vnd.docker.distribution.manifest.list.v2+json")
 
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""Bytes of the largest manifest that registries agree to take (distribution-spec 1.1)."""
+
 _MOST_LAYERS = 1024
 
 
@@ -75,6 +78,13 @@ def read_descriptor(value: object, where: str) -> Descriptor:
             if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
                 return Descriptor(media_type=media_type, digest=digest, size=size)
     raise nonsense(where, "a descriptor in it has no usable media type, digest (sha256) and size")
+
+
+def annotations_of(value: object) -> dict[str, str]:
+    """The annotations of a descriptor or manifest from outside, as far as they are texts."""
+    found = value.get("annotations") if isinstance(value, dict) else None
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: text for key, text in items if isinstance(key, str) and isinstance(text, str)}
 
 
 def config_of(manifest: Mapping[str, Any], where: str) -> Descriptor:

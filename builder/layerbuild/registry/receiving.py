@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from layerbuild.errors import ContentMismatch
+from layerbuild.model import Readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A blob that tells `count` of the bytes that are read of it (`model.Readable`)."""
+
+    blob: Readable
+    count: Callable[[int], None]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>`."""
+        return self.blob.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.blob.size
+
+    def open(self, offset: int = 0) -> Iterator[bytes]:
+        """See `Readable.open`."""
+        for piece in self.blob.open(offset):
+            self.count(len(piece))
+            yield piece
 
 
 def window(pieces: Iterator[bytes], skip: int, length: int | None) -> Iterator[bytes]:

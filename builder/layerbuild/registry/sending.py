@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urljoin
 
 from layerbuild import addresses
+from layerbuild.digests import CHUNK, Digester, feed
 from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
+from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 
 
@@ -28,18 +32,18 @@ class Counter:
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._sent = 0
+        self.total = 0
 
     def add(self, amount: int) -> None:
         """`amount` more bytes are sent."""
-        self._sent += amount
+        self.total += amount
         self._advance(amount)
 
     def take_back(self) -> None:
         """None of them counts."""
-        if self._sent:
-            self._advance(-self._sent)
-        self._sent = 0
+        if self.total:
+            self._advance(-self.total)
+        self.total = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,22 @@ def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
     return UploadSession(location=target)
 
 
-def checked(blob: Readable, sent: Counter) -> Iterator[bytes]:
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Bytes to be sent.
+
+    Attributes:
+        open: opens them, anew for every try.
+        size: how many there must be.
+        title: names them in errors.
+    """
+
+    open: Callable[[], Iterator[bytes]]
+    size: int
+    title: str
+
+
+def checked(blob: Readable, sent: Counter) -> Generator[bytes, None, None]:
     """The bytes of `blob`. The last chunk is given only when all of them are known to be right.
 
     Args:
@@ -94,27 +113,26 @@ def checked(blob: Readable, sent: Counter) -> Iterator[bytes]:
         LayerbuildError: it cannot be read.
     """
     seen = hashlib.sha256()
-    size = 0
-    held = b""
-    for piece in _read(blob):
-        size += len(piece)
-        if size > blob.size:
-            raise _changed(blob, f"there are more than the {blob.size} bytes that there should be")
-        if held:
-            yield held
-            sent.add(len(held))
-        seen.update(piece)
-        held = piece
-    if size != blob.size:
-        raise _changed(blob, f"there are {size} bytes where there should be {blob.size}")
-    if f"sha256:{seen.hexdigest()}" != blob.digest:
-        raise _changed(blob, f"they have the digest sha256:{seen.hexdigest()}")
-    if held:
-        yield held
-        sent.add(len(held))
+    pieces = _fed(Stream(open=blob.open, size=blob.size, title=blob.digest), seen)
+    return _held_back(_right(pieces, blob.digest, seen.hexdigest), sent)
 
 
-def shielded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def hashed(stream: Stream, seen: Digester, sent: Counter) -> Generator[bytes, None, None]:
+    """The bytes of `stream`, each shown to `seen` in a thread of its own.
+
+    The last chunk is given only when nothing can fail any more, and `seen` has seen all.
+
+    Args:
+        sent: told of the bytes of each chunk when the next one is asked for.
+
+    Raises:
+        ContentMismatch: there are more bytes than `stream.size`, or fewer.
+        LayerbuildError: whatever reading raises.
+    """
+    return _held_back(_fed(stream, seen), sent)
+
+
+def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     """`pieces`, whose errors come as `SendFailed`."""
     try:
         yield from pieces
@@ -122,16 +140,59 @@ def shielded(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise SendFailed(error) from None
 
 
-def _read(blob: Readable) -> Iterator[bytes]:
+def _held_back(pieces: Generator[bytes, None, None], sent: Counter) -> Generator[bytes, None, None]:
+    held = b""
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            if held:
+                yield held
+                sent.add(len(held))
+            held = piece
+        if held:
+            yield held
+            sent.add(len(held))
+
+
+def _right(pieces: Generator[bytes, None, None], digest: str, seen: Callable[[], str]) -> Generator[bytes, None, None]:
+    yield from pieces
+    if f"sha256:{seen()}" != digest:
+        raise _changed(digest, f"they have the digest sha256:{seen()}")
+
+
+def _fed(stream: Stream, seen: Digester) -> Generator[bytes, None, None]:
+    # a thread for a short body costs more than it wins
+    yield from feed(_sized(stream), [seen], threads=stream.size > CHUNK)
+
+
+def _sized(stream: Stream) -> Iterator[bytes]:
+    count = 0
+    for piece in _read(stream):
+        count += len(piece)
+        if count > stream.size:
+            raise _changed(stream.title, f"there are more than the {stream.size} bytes that there should be")
+        yield from _blocks(piece)
+    if count != stream.size:
+        raise _changed(stream.title, f"there are {count} bytes where there should be {stream.size}")
+
+
+def _blocks(piece: bytes) -> Iterator[bytes]:
+    """`piece` in views of at most `BLOCK` bytes: what waits for a thread or the network keeps few pieces alive."""
+    view = memoryview(piece)
+    for start in range(0, len(piece), BLOCK):
+        yield cast(bytes, view[start : start + BLOCK])
+
+
+def _read(stream: Stream) -> Iterator[bytes]:
     try:
-        yield from blob.open()
+        yield from stream.open()
     except OSError as error:
-        raise SourceError(f"reading {blob.digest} failed", cause=error.strerror or type(error).__name__) from None
+        cause = error.strerror or type(error).__name__
+        raise SourceError(f"reading {stream.title} failed", cause=cause) from None
 
 
-def _changed(blob: Readable, cause: str) -> ContentMismatch:
+def _changed(title: str, cause: str) -> ContentMismatch:
     return ContentMismatch(
-        f"the bytes of {blob.digest} are not what they should be",
+        f"the bytes of {title} are not what they should be",
         cause=cause,
-        hint="a file changed since it was hashed: run the command again",
+        hint="a file changed since it was looked at: run the command again",
     )

@@ -52,6 +52,21 @@ class FileSource:
             NotFound, AccessDenied: it cannot be read any more.
             ContentMismatch: its size is not the pinned one.
         """
+        path, what = self._pinned(pin, file)
+        try:
+            yield from _read(path, what, file, offset, length)
+        except OSError as error:
+            raise _unreadable(what, error) from None
+
+    def locate(self, pin: Pin, file: PinnedFile) -> Path:
+        """Where a pinned file lies: local files are used there, and not copied.
+
+        Raises:
+            NotFound, AccessDenied: it cannot be read any more.
+        """
+        return self._pinned(pin, file)[0]
+
+    def _pinned(self, pin: Pin, file: PinnedFile) -> tuple[Path, str]:
         path = self._locate(pin.source)
         what = shown(pin.source)
         try:
@@ -59,9 +74,9 @@ class FileSource:
                 what = f"{what}: {file.path}"
                 path = path / safe_relative(file.path, origin="the lock")
             _require_regular(path, what)
-            yield from _read(path, what, file, offset, length)
         except OSError as error:
             raise _unreadable(what, error) from None
+        return path, what
 
     def _locate(self, uri: str) -> Path:
         path = uri.partition(":")[2]

@@ -7,23 +7,18 @@ Local files are not copied: the store remembers where they lie and by which mark
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from layerbuild.digests import CHUNK, Digester, GitBlob, SafetensorsScan, feed
-from layerbuild.errors import StoreError
+from layerbuild.errors import Damaged, LockError, StoreError
 from layerbuild.model import Content, Facts, sha256_hex
-from layerbuild.store.database import Database, unusable
-from layerbuild.store.local import Advance, LocalFiles
-from layerbuild.store.reading import compare, damaged, limited, read, size_of
-
-_ABANDONED = 3600
-"""Seconds without a byte after which a temporary file belongs to nobody."""
+from layerbuild.store.database import Database
+from layerbuild.store.disk import Disk
+from layerbuild.store.local import LocalFiles
+from layerbuild.store.reading import Advance, compare, damaged, drain, limited, read, size_of
 
 
 class Store(Database):
@@ -34,26 +29,11 @@ class Store(Database):
     """
 
     def __init__(self, root: Path) -> None:
-        try:
-            for name in ("files", "blobs", "tmp"):
-                (root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unusable(root, error.strerror or type(error).__name__) from None
+        self._disk = Disk(root)
         super().__init__(root)
         self._local_files = LocalFiles(self)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what an interrupted run left. A file that is still being written is young."""
-        for leftover in (self.root / "tmp").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - leftover.stat().st_mtime > _ABANDONED:
-                    leftover.unlink()
 
     # --- files ---------------------------------------------------------------------------------
-
-    def _file(self, sha256: str) -> Path:
-        return self.root / "files" / sha256[:2] / sha256
 
     def sha256_of(self, content: Content) -> str | None:
         """sha256 of a content that may be named by its git blob only; None if nobody knows."""
@@ -65,7 +45,7 @@ class Store(Database):
     def has(self, content: Content) -> bool:
         """Whether the bytes are on this machine, in the store or where a local file lies unchanged."""
         sha256 = self.sha256_of(content)
-        return sha256 is not None and (self._file(sha256).exists() or self._local_files.path(sha256) is not None)
+        return sha256 is not None and (self._disk.file(sha256).exists() or self._local_files.path(sha256) is not None)
 
     def size(self, content: Content) -> int | None:
         """Bytes of a content, if anybody ever told."""
@@ -87,7 +67,7 @@ class Store(Database):
         """
         sha256 = self.sha256_of(content)
         if sha256 is not None:
-            stored = self._file(sha256)
+            stored = self._disk.file(sha256)
             if stored.exists():
                 return self._read_stored(stored, sha256, offset)
             local = self._local_files.path(sha256)
@@ -107,13 +87,37 @@ class Store(Database):
     def add(
         self, chunks: Iterable[bytes], expected: Content, *, name: str, advance: Advance, scan_header: bool = False
     ) -> Content:
-        """Take `chunks` in, if they are what was expected. Facts are learnt in the same pass.
+        """Take `chunks` in, if they are what was expected. See `arriving`.
+
+        Args:
+            advance: is told how many bytes came.
+            scan_header: learn the safetensors facts too.
+
+        Returns:
+            The content, with sha256 and size.
+        """
+        scan = SafetensorsScan() if scan_header else None
+        return drain(self.arriving(chunks, expected, name=name, scan=scan), advance)
+
+    def arriving(
+        self,
+        chunks: Iterable[bytes],
+        expected: Content,
+        *,
+        name: str,
+        scan: SafetensorsScan | None = None,
+        keep: bool = True,
+    ) -> Generator[bytes, None, Content]:
+        """Passes `chunks` on as they come, and takes them in. Facts are learnt in the same pass.
+
+        Whoever is given the bytes must not believe them before the end: only then are they known to be
+        what was expected.
 
         Args:
             expected: size and digests, as far as they are known.
             name: of the file, for messages.
-            advance: is told how many bytes came.
-            scan_header: learn the safetensors facts too.
+            scan: learns the safetensors facts.
+            keep: a copy in the store; else only what was learnt stays.
 
         Returns:
             The content, with sha256 and size.
@@ -122,67 +126,53 @@ class Store(Database):
             ContentMismatch: size or digest differ; nothing is kept.
             StoreError: the disk is full or fails; nothing is kept.
         """
-        temporary = self._temporary()
+        whole = hashlib.sha256()
+        git = GitBlob(expected.size) if expected.git_blob and expected.size is not None else None
+        digesters: list[Digester] = [whole, *(d for d in (git, scan) if d is not None)]
+        large = expected.size is None or expected.size > CHUNK
+        passed = feed(limited(chunks, expected, name), digesters, threads=large)
+        # git's digest begins with the size: where nobody knows that, the bytes are read again at the end.
+        nameless = expected.git_blob is not None and git is None
+        temporary = self._disk.temporary() if keep or nameless else None
+        size = 0
         try:
-            whole = hashlib.sha256()
-            digesters: list[Digester] = [whole]
-            git = GitBlob(expected.size) if expected.git_blob and expected.size is not None else None
-            scan = SafetensorsScan() if scan_header else None
-            digesters += [d for d in (git, scan) if d is not None]
-            large = expected.size is None or expected.size > CHUNK
-            size = self._receive(temporary, feed(limited(chunks, expected, name), digesters, threads=large), advance)
-            if expected.git_blob and git is None:
-                # git's digest begins with the size, which nobody knew before.
+            for chunk in passed if temporary is None else self._disk.written(temporary, passed):
+                size += len(chunk)
+                yield chunk
+            if nameless and temporary is not None:
                 git = GitBlob(size)
                 for chunk in read(temporary, 0):
                     git.update(chunk)
             content = Content(size=size, sha256=whole.hexdigest(), git_blob=git.hexdigest() if git else None)
             compare(content, expected, name)
-            self._keep(temporary, self._file(content.sha256 or ""))
+            if temporary is not None:
+                self._disk.keep(temporary, self._disk.file(content.sha256 or ""))
             if content.git_blob is not None:
                 values = (content.git_blob, content.sha256, size)
                 self.query("INSERT OR REPLACE INTO git_blobs VALUES (?, ?, ?)", *values)
             self._learn(content, scan)
             return content
         finally:
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
-    def _receive(self, temporary: Path, chunks: Iterable[bytes], advance: Advance) -> int:
-        size = 0
-        try:
-            # Buffered: what an unbuffered file takes may be less than it was given, on a disk that gets full.
-            with temporary.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    size += len(chunk)
-                    advance(len(chunk))
-                if size > CHUNK:
-                    # A smaller file is hashed again whenever it is read; see `open`.
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(
-                f"the store at {self.root} cannot take {size} bytes more",
-                cause=error.strerror,
-                hint="make room on its disk",
-            ) from None
-        return size
+    def arriving_local(
+        self, path: Path, expected: Content, *, name: str, scan: SafetensorsScan | None = None
+    ) -> Generator[bytes, None, Content]:
+        """Passes the bytes of a file outside the store on, and remembers where they lie. See `arriving`.
 
-    def _temporary(self) -> Path:
-        try:
-            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
-        except OSError as error:
-            raise unusable(self.root, error.strerror or type(error).__name__) from None
-        os.close(handle)
-        return Path(name)
+        Raises:
+            ContentMismatch: it is not what was expected; where it lies is remembered all the same.
+            StoreError: it cannot be read.
+        """
+        content = yield from self._local_files.passing(path.resolve(), scan)
+        self._learn(content, scan)
+        compare(content, expected, name)
+        return content
 
-    def _keep(self, temporary: Path, final: Path) -> None:
-        try:
-            final.parent.mkdir(exist_ok=True)
-            temporary.chmod(0o644)
-            temporary.replace(final)
-        except OSError as error:
-            raise StoreError(f"{final} cannot be written", cause=error.strerror) from None
+    def claim(self, content: Content, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Holds a content against everybody else who would bring it here; see `Disk.claim`."""
+        return self._disk.claim(content.id, waiting)
 
     def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
         assert content.sha256 is not None and content.size is not None
@@ -194,18 +184,55 @@ class Store(Database):
         if scan.header is not None and facts.metadata is None:
             self.add_document(scan.header)
 
-    def scan(self, content: Content, advance: Advance) -> None:
-        """Read a content that is here once more, for safetensors facts that nobody has learnt yet."""
-        scan, size = SafetensorsScan(), 0
-        for chunk in feed(self.open(content), [scan]):
+    def verified(self, content: Content, scan: SafetensorsScan | None = None) -> Generator[bytes, None, Content]:
+        """Passes the bytes of a content that is here on, and holds them against their name.
+
+        A receipt made from bytes that a disk has changed would be wrong for ever.
+
+        Args:
+            scan: learns the safetensors facts.
+
+        Raises:
+            Damaged: they are not what they were; they are forgotten.
+            LockError: they are right, and of another size than `content` says.
+            StoreError: they cannot be read.
+        """
+        sha256 = self.sha256_of(content) or ""
+        whole, size = hashlib.sha256(), 0
+        digesters: list[Digester] = [whole] if scan is None else [whole, scan]
+        for chunk in feed(self.open(content), digesters, threads=(content.size or 0) > CHUNK):
             size += len(chunk)
-            advance(len(chunk))
-        self._learn(Content(size=size, sha256=self.sha256_of(content)), scan)
+            yield chunk
+        if whole.hexdigest() != sha256:
+            self.discard(sha256)
+            raise Damaged(
+                f"{content.id} is damaged on this machine",
+                cause=f"its bytes have sha256 {whole.hexdigest()}; the store has forgotten it",
+                hint="run the command again: it will be fetched, or the local file looked at anew",
+            )
+        if content.size is not None and size != content.size:
+            raise LockError(
+                f"{content.id} has {size} bytes, the lock says {content.size}",
+                cause="the lock was edited by hand",
+                hint="restore it from git, or take the pin anew with 'layerbuild lock --update NAME'",
+            )
+        found = Content(size=size, sha256=sha256)
+        if scan is not None:
+            self._learn(found, scan)
+        return found
 
     def discard(self, sha256: str) -> None:
         """Forget a content that turned out to be damaged: the copy here, and where it lies elsewhere."""
-        self._file(sha256).unlink(missing_ok=True)
+        self._disk.file(sha256).unlink(missing_ok=True)
         self._local_files.forget(sha256)
+
+    def local_content(self, path: Path) -> Content | None:
+        """What a file outside the store holds, if that is known without reading it.
+
+        Raises:
+            StoreError: it cannot be looked at.
+        """
+        return self._local_files.known(path.resolve())
 
     def hash_local(self, path: Path, advance: Advance = lambda _: None) -> Content:
         """sha256 and size of a file where it lies; read only if it changed since it was last read.
@@ -226,7 +253,7 @@ class Store(Database):
     def add_document(self, data: bytes) -> str:
         """Keep a small text; returns its sha256."""
         content = Content(size=len(data), sha256=sha256_hex(data))
-        if not self._file(content.sha256 or "").exists():
+        if not self._disk.file(content.sha256 or "").exists():
             self.add([data], content, name="document", advance=lambda _: None)
         return content.sha256 or ""
 
@@ -239,12 +266,12 @@ class Store(Database):
         data = b"".join(self.open(Content(size=None, sha256=sha256)))
         if sha256_hex(data) != sha256:
             self.discard(sha256)
-            raise damaged(self._file(sha256))
+            raise damaged(self._disk.file(sha256))
         return data
 
     def blob_path(self, digest: str) -> Path | None:
         """Where a compressed blob lies, None if it is not here."""
-        path = self._blob(digest)
+        path = self._disk.blob(digest)
         return path if path.exists() else None
 
     def open_blob(self, digest: str, offset: int = 0) -> Iterator[bytes]:
@@ -253,7 +280,7 @@ class Store(Database):
         Raises:
             StoreError: it cannot be read; or, after the last byte of a whole one, it was damaged and is gone.
         """
-        path, whole = self._blob(digest), hashlib.sha256()
+        path, whole = self._disk.blob(digest), hashlib.sha256()
         for chunk in read(path, offset):
             whole.update(chunk)
             yield chunk
@@ -261,18 +288,14 @@ class Store(Database):
             path.unlink(missing_ok=True)
             raise damaged(path)
 
-    def _blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        return self.root / "blobs" / value[:2] / value
-
     def add_blob(self, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep a blob; returns its digest and its size in bytes."""
-        temporary = self._temporary()
+        temporary = self._disk.temporary()
         try:
             whole = hashlib.sha256()
-            size = self._receive(temporary, feed(chunks, [whole], threads=False), lambda _: None)
+            size = sum(len(chunk) for chunk in self._disk.written(temporary, feed(chunks, [whole], threads=False)))
             digest = f"sha256:{whole.hexdigest()}"
-            self._keep(temporary, self._blob(digest))
+            self._disk.keep(temporary, self._disk.blob(digest))
             return digest, size
         finally:
             temporary.unlink(missing_ok=True)

@@ -8,21 +8,19 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from layerbuild.digests import CHUNK, SafetensorsScan, feed
-from layerbuild.errors import ContentMismatch, StoreError
+from layerbuild.digests import CHUNK, Digester, SafetensorsScan, feed
+from layerbuild.errors import ContentMismatch
 from layerbuild.model import Content, sha256_hex
 from layerbuild.store.database import Database
-from layerbuild.store.reading import read, unreadable
+from layerbuild.store.reading import Advance, drain, read, unreadable
 
 _SAME_INSTANT_NS = 50_000_000
 """A file whose times are this close to when it was read could change again without showing it."""
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +63,49 @@ class LocalFiles:
             ContentMismatch: it changed while it was read.
         """
         path = path.resolve()
+        known = self.known(path)
+        if known is not None:
+            return known, None
+        scan = SafetensorsScan()
+        return drain(self.passing(path, scan), advance), scan
+
+    def passing(self, path: Path, scan: SafetensorsScan | None) -> Generator[bytes, None, Content]:
+        """The bytes of a file where it lies, hashed on the way; at their end its digest is remembered.
+
+        Args:
+            path: without links in it.
+
+        Raises:
+            StoreError: it cannot be read.
+            ContentMismatch: it changed meanwhile.
+        """
         try:
             marks = Marks.of(path.stat())
-            known = self._known(path, marks)
-            if known is not None:
-                return Content(size=marks.size, sha256=known), None
             seen = time.time_ns()
-            whole, scan = hashlib.sha256(), SafetensorsScan()
-            for chunk in feed(read(path, 0), [whole, scan], threads=marks.size > CHUNK):
-                advance(len(chunk))
+            whole = hashlib.sha256()
+            digesters: list[Digester] = [whole] if scan is None else [whole, scan]
+            yield from feed(read(path, 0), digesters, threads=marks.size > CHUNK)
             if Marks.of(path.stat()) != marks:
                 raise ContentMismatch(
                     f"{path} changed while it was read", hint="run the command again when it is complete"
                 )
         except OSError as error:
-            raise StoreError(f"{path} cannot be read", cause=error.strerror) from None
+            raise unreadable(path, error) from None
         content = Content(size=marks.size, sha256=whole.hexdigest())
         values = (os.fsencode(path), content.sha256, *asdict(marks).values(), seen)
         self._database.query("INSERT OR REPLACE INTO local_files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
-        return content, scan
+        return content
 
-    def _known(self, path: Path, marks: Marks) -> str | None:
+    def known(self, path: Path) -> Content | None:
+        """What a file holds, if its marks say that it has not changed since it was read.
+
+        Raises:
+            StoreError: it cannot be looked at.
+        """
+        try:
+            marks = Marks.of(path.stat())
+        except OSError as error:
+            raise unreadable(path, error) from None
         rows = self._database.query(
             "SELECT sha256, device, inode, size, mtime_ns, ctime_ns, seen_ns FROM local_files WHERE path = ?",
             os.fsencode(path),
@@ -94,7 +114,8 @@ class LocalFiles:
             return None
         sha256, *stored, seen = rows[0]
         settled = max(marks.mtime_ns, marks.ctime_ns) + _SAME_INSTANT_NS < int(str(seen))
-        return str(sha256) if settled and stored == list(asdict(marks).values()) else None
+        same = settled and stored == list(asdict(marks).values())
+        return Content(size=marks.size, sha256=str(sha256)) if same else None
 
     def path(self, sha256: str) -> Path | None:
         """Where a local file with this content lies, if it still looks the same."""

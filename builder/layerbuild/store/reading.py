@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 from layerbuild.digests import CHUNK
-from layerbuild.errors import ContentMismatch, StoreError
+from layerbuild.errors import ContentMismatch, Damaged, StoreError
 from layerbuild.model import Content
+
+Advance = Callable[[int], None]
+
+
+def drain(passing: Generator[bytes, None, Content], advance: Advance) -> Content:
+    """Runs bytes that are checked on the way to their end; returns what they were."""
+    found: list[Content] = []
+
+    def passed() -> Iterator[bytes]:
+        found.append((yield from passing))
+
+    for chunk in passed():
+        advance(len(chunk))
+    return found[0]
 
 
 def read(path: Path, offset: int) -> Iterator[bytes]:
@@ -31,8 +45,8 @@ def unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path} cannot be read", cause=error.strerror, hint="check its disk, and who may read it")
 
 
-def damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} was damaged, and has been removed", hint="run the command again: it will be made anew")
+def damaged(path: Path) -> Damaged:
+    return Damaged(f"{path} was damaged, and has been removed", hint="run the command again: it will be made anew")
 
 
 def limited(chunks: Iterable[bytes], expected: Content, name: str) -> Iterator[bytes]:

@@ -1,0 +1,70 @@
+"""`layerbuild verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from layerbuild.cli import options
+from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.workspace import Workspace
+from layerbuild.errors import WrongImage
+from layerbuild.execute.verification import Verification, identify
+from layerbuild.execute.verify import Verifier
+
+_DIGEST = 19
+"""Characters of a digest in a table, `sha256:` included."""
+
+
+@click.command("verify")
+@click.argument("reference", metavar="REF")
+@click.option("--image", metavar="NAME", help="Which image of the project REF should be, where its name does not say.")
+@click.option("--deep", is_flag=True, help="Read every byte of every blob, and hold it against the pins.")
+@options.insecure
+@options.as_json
+@click.pass_obj
+def command(obj: dict[str, Any], /, **arguments: Any) -> None:
+    """Hold the pushed image REF against the project's lock.
+
+    REF is HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:..., or oci:DIR:NAME:TAG. Compares manifest, config and
+    layers with the lock and its receipts, and asks for every blob. With --deep everything is read: own layers are
+    compared with their pins entry by entry, whatever the receipts say. Nothing is written.
+
+    Exit codes: 0 it is what the lock makes; 1 it is not, everything by which it differs is listed.
+
+    \b
+    Examples:
+      layerbuild verify ghcr.io/acme/a1111-sd15:1.10.1
+      layerbuild verify --deep oci:images:gallery:demo
+    """
+    workspace = Workspace(obj, insecure=arguments["insecure"])
+    lock = workspace.lock()
+    source = workspace.open_image(arguments["reference"])
+    digest, declared = identify(source, workspace.images, lock, arguments["image"])
+    builder = workspace.builder(lock)
+    (image,) = builder.compose([declared])
+    found = Verifier(source=source, builder=builder, deep=arguments["deep"]).run(digest, image)
+    if arguments["json_output"]:
+        print_json(found.as_json())
+    else:
+        print_verification(found)
+    if found.findings:
+        count = "1 difference" if len(found.findings) == 1 else f"{len(found.findings)} differences"
+        raise WrongImage(
+            f"{found.reference} is not what the lock makes of image {image.name}: {count}",
+            hint=f"push it again with 'layerbuild push DEST {image.name}', and find out who else can push there",
+        )
+
+
+def print_verification(found: Verification) -> None:
+    """Every layer, and everything that is wrong."""
+    rows = [[r.title, size(r.size), (r.digest or "")[:_DIGEST], r.result] for r in found.layers]
+    print_table(["LAYER", "SIZE", "DIGEST", "RESULT"], rows, right=frozenset({1}))
+    for note in found.notes:
+        click.secho(f"note: {note}", fg="yellow")
+    for finding in found.findings:
+        click.secho(f"different: {finding}", fg="red")
+    if not found.findings:
+        how = f"{size(found.bytes_read)} read" if found.deep else "no layer read"
+        click.echo(f"{found.reference} is what the lock makes of image {found.image} ({found.digest[:_DIGEST]}; {how})")

@@ -1,0 +1,65 @@
+"""Layers go to a destination while they are made for the first time: source -> hash -> destination."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from layerbuild.compose import ComposedImage
+from layerbuild.destinations import Destination
+from layerbuild.errors import DestinationDown, DestinationError, DigestFirst
+from layerbuild.layering import ComposedLayer, LayerId
+from layerbuild.progress import Progress
+from layerbuild.store import Store
+
+
+class Direct:
+    """An outlet (`pack.Outlet`) that leads to the first image that needs a layer; others mount it from there.
+
+    Attributes:
+        sent: digest -> bytes.
+    """
+
+    def __init__(self, destination: Destination, store: Store, progress: Progress) -> None:
+        self.sent: dict[str, int] = {}
+        self._destination = destination
+        self._store = store
+        self._progress = progress
+        self._repositories: dict[LayerId, dict[str, None]] = {}
+        self._lock = threading.Lock()
+
+    def outlet(self, images: Iterable[ComposedImage]) -> Direct:
+        """Itself, knowing which images need what."""
+        for image in images:
+            for layer in image.layers:
+                if layer.instance is not None:
+                    self._repositories.setdefault(layer.id, {})[image.repository] = None
+        return self
+
+    def __call__(self, layer: ComposedLayer, size: int, opened: Callable[[], Iterator[bytes]]) -> str:
+        """Sends a layer of `size` bytes; gives its digest.
+
+        Raises:
+            DigestFirst: the destination must know that before.
+            DestinationError: no repository that needs it takes it.
+            LayerbuildError: whatever reading raises.
+        """
+        failure: DestinationError | None = None
+        for repository in self._repositories[layer.id]:
+            try:
+                with self._progress.task(f"push {layer.title}", size) as task:
+                    digest = self._destination.put_unnamed(
+                        repository, size, opened, title=layer.title, advance=task.advance
+                    )
+            except (DigestFirst, DestinationDown):
+                raise
+            except DestinationError as error:
+                failure = failure or error
+                continue
+            with self._lock:
+                self.sent[digest] = size
+            if self._destination.host is not None:
+                self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
+            return digest
+        assert failure is not None
+        raise failure

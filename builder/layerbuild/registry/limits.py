@@ -1,0 +1,47 @@
+"""What well-known registries do not take, by their hosts, so that nobody finds out after ten gigabytes."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a registry takes.
+
+    Attributes:
+        streams: whether a blob may be sent before its digest is known (a PATCH of any length).
+        largest: bytes of the largest layer; None where nobody tells.
+    """
+
+    streams: bool = True
+    largest: int | None = None
+
+
+_ECR = Limits(streams=False, largest=52_000 * 1024**2)
+
+KNOWN: tuple[tuple[str, Limits], ...] = (
+    ("*.dkr.ecr*.amazonaws.com", _ECR),
+    ("*.dkr.ecr*.amazonaws.com.cn", _ECR),
+    ("*.dkr-ecr*.on.aws", _ECR),
+    ("public.ecr.aws", _ECR),
+    ("ecr-public.aws.com", _ECR),
+    ("*-docker.pkg.dev", Limits(streams=False)),
+    ("gcr.io", Limits(streams=False)),
+    ("*.gcr.io", Limits(streams=False)),
+    # "10 GB" is read as the most that it can mean: nothing that would be taken is refused here.
+    ("ghcr.io", Limits(streams=False, largest=10 * 1024**3)),
+    ("docker.io", Limits(largest=10 * 1024**3)),
+)
+"""Patterns of hosts, as `reference.normal_host` writes them and without a port; the first that matches counts."""
+
+
+def limits_of(host: str) -> Limits:
+    """What the registry at `host` takes, as far as that is known.
+
+    Args:
+        host: as `reference.normal_host` gives it.
+    """
+    name = host.partition(":")[0]
+    return next((limits for pattern, limits in KNOWN if fnmatch.fnmatchcase(name, pattern)), Limits())

@@ -1,0 +1,73 @@
+"""One process at a time brings a content: the others wait for it, and find it there.
+
+An advisory lock on a small file for each content (flock(2)). The kernel lets go of it when its
+holder dies, however that happens, so nothing is ever left locked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerbuild.errors import StoreError
+
+
+@contextmanager
+def claim(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds `name` against every other thread and process that claims it in `directory`.
+
+    Args:
+        waiting: called once, before the block waits for somebody else.
+
+    Raises:
+        StoreError: the directory cannot be used.
+    """
+    path = directory / name.replace(":", "-")
+    descriptor = _locked(path, waiting)
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever waits for it sees that its name leads elsewhere now.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path, waiting: Callable[[], None]) -> int:
+    told = False
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be made", cause=error.strerror, hint="check the store's disk, and who may write there"
+            ) from None
+        try:
+            if not told and not _try(descriptor):
+                told = True
+                waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether `path` still leads to the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
