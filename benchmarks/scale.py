@@ -3,9 +3,10 @@
     python benchmarks/scale.py                            1, 10, 100 and 1,000 images
     python benchmarks/scale.py --images 1 1000 --rounds 1 --json scale.json
 
-Every image has a checkpoint of its own and 39 models that all share. Each set of images is locked and built
-once; then the models are deleted, and the commands run from the lock alone on an empty store. So they end
-with an error if they read a byte of a model. Models are small: no command here depends on their sizes.
+Every image has a checkpoint of its own and 39 models that all share, on a base that holds the webui. Each set of
+images is locked and built once; then the models are deleted, and the commands run from the lock alone on an empty
+store. So they end with an error if they read a byte of a model. Models are small: what is measured does not depend
+on their sizes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def prepare(root: Path, counts: Sequence[int]) -> dict[int, Path]:
     for name in names:
         model(models / f"{name}.safetensors", name)
     environment = harness.layerbuild_environment(root / "store")
+    base(root / "base", environment)
     projects = {count: project(root / f"images-{count}", count) for count in sorted(counts)}
     for directory in projects.values():
         for command in ("lock", "build"):
@@ -66,11 +68,22 @@ def prepare(root: Path, counts: Sequence[int]) -> dict[int, Path]:
     return projects
 
 
+def base(root: Path, environment: Mapping[str, str]) -> None:
+    """The layout `oci:DIR:base:1`, made by layerbuild itself: an image with the webui's directories."""
+    for directory in ("layers", "recipes"):
+        (root / directory).mkdir(parents=True)
+    files = "".join(f"    /srv/webui/{name}/.keep: {{content: ''}}\n" for name in ("models/Lora", "embeddings"))
+    (root / "layers" / "webui.yaml").write_text(f"webui:\n  kind: files\n  files:\n{files}")
+    (root / "recipes" / "base.yaml").write_text("layers: [webui]\ntags: ['1']\n")
+    for command in (["lock"], ["push", "oci:layout"]):
+        harness.measure(harness.layerbuild(*command), environment=environment, cwd=root)
+
+
 def model(path: Path, title: str) -> None:
-    """A small safetensors file that is like no other."""
+    """A small safetensors file that is like no other, with as much metadata as trainers write for people."""
     header = json.dumps(
         {
-            "__metadata__": {"modelspec.title": title},
+            "__metadata__": {"modelspec.title": title, "modelspec.description": title * 100},
             "model.weight": {"dtype": "U8", "shape": [4096], "data_offsets": [0, 4096]},
         }
     ).encode()
@@ -90,7 +103,8 @@ def project(root: Path, count: int) -> Path:
     (root / "layers" / "models.yaml").write_text("".join(lines))
     recipe = (
         f"matrix: {{model: [{', '.join(types)}]}}\n"
-        'name: "sd-{{ model }}"\nwebui: {root: /stable-diffusion-webui, version: 1.10.1}\n'
+        'name: "sd-{{ model }}"\nbase: oci:../base/layout:base:1\n'
+        "webui: {root: /srv/webui, provided_by: base, version: 1.10.1}\n"
         f'layers: ["{{{{ model }}}}", {", ".join(shared)}]\n'
         'repository: sd\ntags: ["{{ model }}"]\n'
         'config: {cmd: [/start.sh], env: {MODEL: "{{ model }}"}, labels: {model: "{{ model }}"}}\n'

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import SHA
+from builders import SHA, sha256
 from layerbuild import locktext
 from layerbuild.errors import LockError
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
@@ -107,6 +107,14 @@ def fault(text: str) -> LockError:
 def test_round_trip_of_everything() -> None:
     assert parse(TEXT) == LOCK
     assert locktext.dump(parse(TEXT)) == TEXT
+
+
+def test_a_long_section_is_written_in_pieces_that_do_not_show() -> None:
+    keys = [sha256(b"%d" % number) for number in range(450)]
+    lock = Lock(receipts={key: Receipt(key=key, diff_id=f"sha256:{SHA['a']}", size=1) for key in keys})
+    text = locktext.dump(lock)
+    assert text.count("receipts:") == 1
+    assert list(parse(text).receipts) == sorted(keys) and parse(text) == lock
 
 
 def test_an_empty_lock() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +19,8 @@ from layerbuild.errors import LockError
 from layerbuild.lockmodel import VERSION, Lock, LockedImage, LockedLayer
 from layerbuild.lockparse import RESTORE, parse
 from layerbuild.model import Directory, Facts, Pin, Receipt
+
+T = TypeVar("T")
 
 _HEAD = """\
 # Written by layerbuild: pins, facts and receipts. Review it like code; change declarations instead.
@@ -46,18 +49,33 @@ _Dumper.add_representer(_FlowList, lambda d, v: d.represent_sequence("tag:yaml.o
 
 def dump(lock: Lock) -> str:
     """The lock's text."""
-    data: dict[str, Any] = {
-        "version": VERSION,
-        "layers": {name: _layer(layer) for name, layer in sorted(lock.layers.items())},
-        "files": {sha: _facts(facts) for sha, facts in sorted(lock.files.items())},
-        "receipts": {key: _receipt(receipt) for key, receipt in sorted(lock.receipts.items())},
-        "images": {name: _image(image) for name, image in sorted(lock.images.items())},
-        "unlocked": dict(sorted(lock.unlocked.items())),
-    }
-    body: str = yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31 - 1, default_flow_style=False
+    sections = (
+        _section("layers", lock.layers, _layer),
+        _section("files", lock.files, _facts),
+        _section("receipts", lock.receipts, _receipt),
+        _section("images", lock.images, _image),
+        _section("unlocked", lock.unlocked, lambda reason: reason),
     )
-    return _HEAD + body
+    return "".join((_HEAD, _yaml({"version": VERSION}), *(piece for section in sections for piece in section)))
+
+
+_PIECE = 200
+"""Items that are written at a time: YAML nodes take twenty times the room of their text."""
+
+
+def _section(name: str, items: Mapping[str, T], written: Callable[[T], Any]) -> Iterator[str]:
+    """The lines of a section, in pieces."""
+    names = sorted(items)
+    for start in range(0, len(names) or 1, _PIECE):
+        text = _yaml({name: {key: written(items[key]) for key in names[start : start + _PIECE]}})
+        yield text if start == 0 else text.partition("\n")[2]
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31 - 1, default_flow_style=False
+    )
+    return text
 
 
 def _some(**fields: Any) -> dict[str, Any]:

@@ -70,8 +70,8 @@ class Locker:
         draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
         draft = replace(draft, files=self._facts(draft))
         composed = compose(usable, draft)
-        draft = self._with_directories(composed, draft)
-        return self._finish(compose(usable, draft), draft)
+        told = self._with_directories(composed, draft)
+        return self._finish(composed if told == draft else compose(usable, told), told)
 
     def _reason(self, error: LayerbuildError) -> str:
         """Why something is unlocked, on one line of the lock, without the paths of this machine."""
