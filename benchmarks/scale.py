@@ -44,6 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="layerbuild-bench-") as name:
         root = Path(name)
         projects = prepare(root, arguments.images)
+        shutil.rmtree(root / "models")
         found = [row for count, project in projects.items() for row in measure(root, count, project, arguments.rounds)]
     if arguments.json:
         arguments.json.write_text(json.dumps({"models": 1 + len(SHARED), "rows": found}, indent=2) + "\n")
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def prepare(root: Path, counts: Sequence[int]) -> dict[int, Path]:
-    """A locked and built project for each number of images; their models are gone."""
+    """A locked and built project for each number of images; their models are in `root/models`."""
     models = root / "models"
     models.mkdir()
     names = [f"own-{i:04}" for i in range(max(counts))] + [f"shared-{i:02}" for i in range(len(SHARED))]
@@ -64,7 +65,6 @@ def prepare(root: Path, counts: Sequence[int]) -> dict[int, Path]:
     for directory in projects.values():
         for command in ("lock", "build"):
             harness.measure(harness.layerbuild(command), environment=environment, cwd=directory)
-    shutil.rmtree(models)
     return projects
 
 

@@ -94,7 +94,18 @@ class _Adapter(HTTPAdapter):
 
 class _Session(requests.Session):
     """Leaves redirects alone. requests would parse where they lead, and read their bodies whole into
-    memory, even where it is told not to follow them."""
+    memory, even where it is told not to follow them. Reads the environment's proxies and certificates once
+    for each origin: for small requests that took longer than everything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[tuple[str, str, int | None], Any] = {}
+
+    def merge_environment_settings(self, url: Any, *args: Any, **kwargs: Any) -> Any:
+        where = origin(url)
+        if where not in self._settings:
+            self._settings[where] = super().merge_environment_settings(url, *args, **kwargs)
+        return self._settings[where]
 
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
         return iter(())

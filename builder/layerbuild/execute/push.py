@@ -33,7 +33,7 @@ from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
 
-_MANIFESTS = 8
+MANIFESTS_AT_ONCE = 8
 """Images that are finished at a time: small requests, on which a registry spends its own time."""
 
 
@@ -174,7 +174,7 @@ class Pusher:
         """Configs, manifests and tags; what failed, by image."""
         label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
         with self.progress.task(label):
-            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=_MANIFESTS)
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=MANIFESTS_AT_ONCE)
         pairs = zip(images, results, strict=True)
         return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
 
