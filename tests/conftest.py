@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 sys.path.insert(0, str(Path(__file__).parent))
 # Last: the benchmarks' modules have short names.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+# How fast a machine is, and what else it does, is nothing that a test may depend on.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 pytest_plugins = [
     "fixtures.web",

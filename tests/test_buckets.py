@@ -36,7 +36,7 @@ def _holds(sizes: dict[str, int | None], buckets: Buckets) -> None:
 
 
 @given(_usual)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_file_is_in_one_layer_of_few(listed: list[int]) -> None:
     sizes = _sizes(list(listed))
     try:
@@ -51,7 +51,7 @@ def test_every_file_is_in_one_layer_of_few(listed: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 200 * _MIB), min_size=66, max_size=120), st.integers(0, 6000 * _MIB))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_new_model_changes_at_most_one_bucket(listed: list[int], new: int) -> None:
     sizes = _sizes(list(listed))
     buckets = choose(sizes, None)

@@ -26,7 +26,7 @@ def _packed(chunks: list[bytes], algorithm: str) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ["zstd", "gzip"])
 @given(st.lists(st.integers(0, len(_DATA)), max_size=6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_bytes_do_not_depend_on_chunks(algorithm: str, cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), len(_DATA)]
     chunks = [_DATA[a:b] for a, b in pairwise(ends)]

@@ -40,7 +40,7 @@ _near = st.one_of(st.integers(0, 2 * PREFIX), st.integers(_HEADER_END - 3, _HEAD
 
 
 @given(st.lists(_near, max_size=8), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_chunking_learns_the_same(cuts: list[int], threads: bool) -> None:
     chunks = _split(_FILE, cuts)
     scan, git, whole = SafetensorsScan(), GitBlob(len(_FILE)), hashlib.sha256()

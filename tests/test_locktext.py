@@ -328,7 +328,7 @@ def locks(draw: st.DrawFn) -> Lock:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(locks())
 def test_every_lock_round_trips(lock: Lock) -> None:
     text = locktext.dump(lock)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import SHA, sha256
@@ -21,7 +21,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON)
 def test_canonical_json_depends_on_the_value_only(value: Any) -> None:
     def shuffled(item: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerbuild.errors import SourceError
@@ -77,7 +77,6 @@ def test_unsafe(path: str) -> None:
 ODD = st.lists(st.sampled_from(["a", "b.c", "..", ".", "", "\\", "\n", "ü", "...", " "]), max_size=6).map("/".join)
 
 
-@settings(deadline=None)
 @given(ODD | st.text(max_size=30))
 def test_a_safe_path_stays_below_any_directory(path: str) -> None:
     if unsafe_reason(path) is None:
@@ -87,7 +86,6 @@ def test_a_safe_path_stays_below_any_directory(path: str) -> None:
         assert all(ord(c) > 31 for c in path)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab.-", min_size=1, max_size=3), min_size=1, max_size=6))
 def test_parents_are_the_proper_prefixes(parts: list[str]) -> None:
     path = "/".join(parts)

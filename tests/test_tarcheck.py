@@ -54,7 +54,7 @@ def _cause(data: bytes, media_type: str = _PLAIN) -> str:
 
 
 @given(st.lists(st.integers(0, len(_BYTES)), max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_described_tar_passes_in_any_chunks(cuts: list[int]) -> None:
     chunks = [_BYTES[a:b] for a, b in pairwise([0, *sorted(cuts), len(_BYTES)])]
     assert check_tar(chunks, _TAR, where="x") == digest_of(_BYTES)
@@ -82,14 +82,14 @@ def test_every_other_byte_is_noticed_and_its_entry_named() -> None:
 
 
 @given(st.integers(0, len(_BYTES) - 1), st.integers(1, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_flip_gets_through(offset: int, mask: int) -> None:
     changed = _BYTES[:offset] + bytes([_BYTES[offset] ^ mask]) + _BYTES[offset + 1 :]
     assert _cause(changed)
 
 
 @given(st.integers(0, len(_BYTES) - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_cut_gets_through(length: int) -> None:
     with pytest.raises(ContentMismatch, match="x is not what") as caught:
         check_tar([_BYTES[:length]] if length else [], _TAR, where="x")

@@ -226,7 +226,7 @@ WHOLE = tar_of(ALL)
 EDGES = sorted({s.start + d for s in STREAM.segments for d in (-1, 0, 1, s.size - 1)} | {STREAM.size - 1, STREAM.size})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from([e for e in EDGES if e >= 0]) | st.integers(0, len(WHOLE)))
 def test_reading_from_an_offset_is_reading_the_rest(offset: int) -> None:
     chunks = list(STREAM.read(reader(CONTENTS), offset))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import COMMIT, SHA, Known, links_of, reader
@@ -31,7 +31,6 @@ PARTS = st.sampled_from(["a", "a.b", "a-b", "a b", "a0", "b", "é", "opt", "~"])
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 
-@settings(deadline=None)
 @given(st.sets(PATHS, max_size=12))
 def test_parents_come_before_what_they_hold(wanted: set[str]) -> None:
     # A path that holds another one is a directory itself.

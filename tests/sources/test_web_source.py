@@ -162,7 +162,7 @@ def test_offline(context: Context, web: Web) -> None:
     assert web.requests == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     offset=st.integers(0, len(DATA) + 5),
     length=st.none() | st.integers(0, len(DATA) + 5),

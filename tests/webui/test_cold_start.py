@@ -240,7 +240,7 @@ def check(release: str, root: str, argv: list[str], files: dict[str, File], cach
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, derandomize=True, database=None)
 @given(models=samples(), webui=st.sampled_from(WEBUIS))
 def test_nothing_is_hashed_and_nothing_is_superfluous(
     release: str, models: list[Sample], webui: dict[str, str]
