@@ -8,6 +8,9 @@ PEERS  := .peers
 # What the tests hold layerbuild against: real registries, runtimes and readers, from Debian.
 SYSTEM := docker-registry podman runc skopeo umoci git
 
+# What the benchmarks measure it against besides.
+RIVALS := buildah curl
+
 .PHONY: help setup demo test lint check system peers bench clean
 
 help:
@@ -45,6 +48,7 @@ test: setup lint peers
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 bench: setup peers
+	@PYTHON="$(PYTHON)" sh tests/install-peers.sh system $(RIVALS)
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/coldstart.py
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import weights
 
 MIB = 1024 * 1024
 ROOT = "/stable-diffusion-webui"
@@ -101,10 +102,10 @@ def main() -> None:
 
 def project(root: Path, size: int) -> None:
     """Models in the proportions of a usual image, and the declarations of both ways."""
-    harness.model(root / "models/sd15.safetensors", size, 1)
+    weights.model(root / "models/sd15.safetensors", size, 1)
     sd2(root / "models/sd21.safetensors", size // 2)
-    harness.model(root / "models/vae.safetensors", size // 8, 3)
-    harness.model(root / "models/ink.safetensors", size // 16, 4)
+    weights.model(root / "models/vae.safetensors", size // 8, 3)
+    weights.model(root / "models/ink.safetensors", size // 16, 4)
     (root / "models/style.pt").write_bytes(random.Random(5).randbytes(MIB // 16))
     (root / "models/sd21.yaml").write_text("model: {target: ldm.models.diffusion.ddpm.LatentDiffusion}\n")
     (root / "clip").mkdir()

@@ -1,91 +1,104 @@
-"""Building and pushing one large model: time, CPU and peak memory, beside `skopeo copy` of the same bytes.
+"""layerbuild beside the tools that a user would pick instead: time, memory and bytes, as a table with ratios.
 
-    make bench                           2 GiB, three rounds
-    python benchmarks/run.py --size 512 --rounds 1
+    make bench                                     everything on 2 GiB, three rounds: about 20 minutes
+    python benchmarks/run.py --size 256MiB --rounds 1 --only push
 
-Each round starts both tools on an empty registry, in turn. Absolute figures belong to the machine; the
-ratio in the last column compares a row with skopeo's copy of the same image in the same round.
+With --json FILE everything that was measured is kept; benchmarks/report.py makes docs/performance.md from it.
+Peers that are not installed, or cannot run here, are named in the tables. Most need root.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import harness
-from harness import Run
+import report
+from parts import hashing, memory, pulling, pushing, scaling
+from parts.bench import Bench
+from results import Part, Results
 
-MIB = 1024 * 1024
+PARTS = ("hashing", "push", "scale", "pull", "memory")
+PROGRAMS = ("docker-registry", "curl", "skopeo", "umoci", "buildah", "podman")
+UNITS = {"": 1024**2, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+_ROOM = 6
+"""Times the model's size that must be free: the model, a tar of it, what a peer keeps, and the registry."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=2048, help="MiB of the model")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=size_of, default="2GiB", help="of the model: 512MiB, 2GiB")
+    parser.add_argument("--rounds", type=int, default=3, help="of each thing that is timed")
+    parser.add_argument("--only", choices=PARTS, action="append", metavar="PART", help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep everything that was measured there")
     arguments = parser.parse_args()
+    # Ended from outside, it still takes its processes and directories along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="layerbuild-bench-") as name:
-        root = Path(name)
-        project(root / "project", arguments.size * MIB)
-        rounds = [one_round(root, number) for number in range(arguments.rounds)]
-    print(f"A model of {arguments.size} MiB, medians of {arguments.rounds} rounds\n")
-    print(report(rounds))
+        if shutil.disk_usage(name).free < _ROOM * arguments.size:
+            sys.exit(f"{_ROOM * arguments.size / 1024**3:.0f} GiB must be free where TMPDIR says")
+        bench = Bench(root=Path(name), size=arguments.size, rounds=arguments.rounds)
+        results = measure(bench, arguments.only or PARTS)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    print(report.for_terminal(results))
 
 
-def project(root: Path, size: int) -> None:
-    """A Lora, which needs every digest there is, and two recipes that share it."""
-    harness.model(root / "models" / "big.safetensors", size)
-    (root / "layers").mkdir()
-    (root / "layers" / "big.yaml").write_text("big: {kind: model, type: lora, source: 'file:models/big.safetensors'}\n")
-    (root / "recipes").mkdir()
-    for image, webui in (("first", "/stable-diffusion-webui"), ("second", "/srv/webui")):
-        text = f"base: scratch\nwebui: {{root: {webui}}}\nlayers: [big]\ntags: [bench]\n"
-        (root / "recipes" / f"{image}.yaml").write_text(text)
+def size_of(text: str) -> int:
+    """Bytes, from a number with KiB, MiB or GiB; MiB without a unit."""
+    match = re.fullmatch(r"([1-9]\d*)\s*(?:([KMG])i?B?)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512MiB or 2GiB")
+    return int(match[1]) * UNITS[match[2] or ""]
 
 
-def one_round(root: Path, number: int) -> dict[str, Run]:
-    """Every step once, on an empty store and an empty registry."""
-    cwd = root / "project"
-    environment = harness.layerbuild_environment(root / f"store-{number}")
-    found: dict[str, Run] = {}
-
-    def step(title: str, *command: str) -> None:
-        found[title] = harness.measure(command, environment=environment, cwd=cwd)
-
-    (cwd / "lockfile.yaml").unlink(missing_ok=True)
-    step("lock (sha256 and Lora hash)", *harness.layerbuild("lock"))
-    step("build (tar digest)", *harness.layerbuild("build"))
-    with harness.registry(root) as host:
-        step("push, empty registry", *harness.layerbuild("push", f"{host}/bench", "first"))
-        step("push again", *harness.layerbuild("push", f"{host}/bench", "first"))
-        step("push a second image with the model", *harness.layerbuild("push", f"{host}/bench", "second"))
-    layout = root / f"layout-{number}"
-    step("push to an OCI layout", *harness.layerbuild("push", f"oci:{layout}", "first"))
-    with harness.registry(root) as host:
-        # Without --preserve-digests it would compress the weights first.
-        copy = [
-            "copy",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-            f"oci:{layout}:first:bench",
-            f"docker://{host}/bench/first:bench",
-        ]
-        step("skopeo copy, empty registry", "skopeo", "--insecure-policy", *copy)
-    return found
+def measure(bench: Bench, wanted: list[str] | tuple[str, ...]) -> Results:
+    """The parts that are wanted. The one that fills the page cache comes last."""
+    parts: dict[str, Part] = {}
+    scale = scaling.run(bench) if "scale" in wanted else None
+    for name, part in (("hashing", hashing), ("push", pushing), ("pull", pulling), ("memory", memory)):
+        if name in wanted:
+            parts.update(part.run(bench))
+    return Results(
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        machine=machine(),
+        versions=versions(),
+        size=bench.size,
+        rounds=bench.rounds,
+        parts=parts,
+        scale=scale,
+    )
 
 
-def report(rounds: list[dict[str, Run]]) -> str:
-    """Medians, and each row against skopeo's copy in its own round."""
-    peer = "skopeo copy, empty registry"
-    rows = []
-    for title in rounds[0]:
-        seconds = statistics.median(r[title].seconds for r in rounds)
-        cpu = statistics.median(r[title].cpu for r in rounds)
-        peak = max(r[title].peak for r in rounds)
-        ratio = statistics.median(r[title].seconds / r[peer].seconds for r in rounds)
-        rows.append([title, f"{seconds:.1f} s", f"{cpu:.1f} s", f"{peak / MIB:.0f} MiB", f"{ratio:.2f}"])
-    return harness.table(["step", "time", "CPU", "peak memory", "time against skopeo"], rows)
+def machine() -> dict[str, Any]:
+    """What the figures depend on, and nothing by which the machine could be found."""
+    described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", described, re.MULTILINE)
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": model[1] if model else platform.machine(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of everything that takes part, None for what is missing."""
+    found = {name: harness.version(name) for name in PROGRAMS}
+    return {"layerbuild": metadata.version("layerbuild"), **found, "oras (PyPI)": metadata.version("oras")}
 
 
 if __name__ == "__main__":

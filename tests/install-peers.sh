@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests run layerbuild against. Called by `make test`.
+# Installs what tests and benchmarks run layerbuild against. Called by `make test` and `make bench`.
 #   install-peers.sh system PACKAGE...   Debian packages that are missing (needs root)
 #   install-peers.sh clients DIR         several versions of the Hugging Face clients, each in a directory of its own
 set -eu
@@ -16,7 +16,7 @@ system)
     wanted=$(missing "$@")
     [ -n "$wanted" ] || exit 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "the tests need these programs: $wanted" >&2
+        echo "these programs are needed: $wanted" >&2
         echo "install them (Debian: apt-get install $wanted) and run make again" >&2
         exit 1
     fi
