@@ -16,7 +16,9 @@ FIRST = ("build", "first")
 SECOND = {"same": "same repository", "other": "another repository"}
 """Steps of a second image, and where it goes."""
 
-OURS = ("layerbuild", "layerbuild, layer known", "layerbuild build")
+FROM_SERVER = "layerbuild from a server"
+NO_STORE = "the same, --no-store"
+OURS = ("layerbuild", "layerbuild, layer known", FROM_SERVER, NO_STORE, "layerbuild build")
 """Cases that are layerbuild."""
 
 
@@ -60,8 +62,9 @@ def _push(results: Results) -> Iterator[Bar]:
     if part and part["curl -T"].missing is None:
         found = ratios(totals(part["layerbuild"], FIRST), totals(part["curl -T"], FIRST))
     yield _timed("first push (curl -T = 1.00)", "1.10 or less", found, lambda v: v <= 1.10)
-    written = _most(counted["layerbuild"].steps["first"], "written") if counted else None
-    yield _bar("written to the disk for it", "under 1 MiB", written, lambda v: v < MIB, lambda v: f"{v / MIB:.2f} MiB")
+    for name, what in (("layerbuild", "written to the disk for it"), (NO_STORE, "written with --no-store")):
+        written = _most(counted[name].steps["first"], "written") if counted else None
+        yield _bar(what, "under 1 MiB", written, lambda v: v < MIB, lambda v: f"{v / MIB:.2f} MiB")
 
 
 def _second_image(results: Results) -> Iterator[Bar]:

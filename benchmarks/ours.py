@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+import layouts
+from bars import FROM_SERVER, NO_STORE
 from harness import layerbuild
 from peers import IMAGES, LATER, Step, Steps
 
-_LAYERS = "big: {{kind: model, type: checkpoint, source: 'file:{model}'}}\n"
 _RECIPE = "name: {name}\nbase: scratch\nwebui: {{root: {root}}}\nlayers: [big]\ntags: [{tag}]\n"
 
 ROOTS = {"one": "/stable-diffusion-webui", "two": "/srv/webui", "three": "/app/webui", "four": "/webui"}
 """Tag -> where that image's webui lies: by this its small layers differ from the others'."""
+
+Declared = Mapping[str, str | int]
+"""Where a model comes from, as keys of its declaration."""
 
 
 @contextlib.contextmanager
@@ -28,6 +33,16 @@ def away(path: Path) -> Iterator[None]:
         elsewhere.rename(path)
 
 
+def local(model: Path) -> Declared:
+    """A file of this machine."""
+    return {"source": f"file:{model}"}
+
+
+def remote(model: Path, url: str) -> Declared:
+    """The same file from a server, with the digest that somebody has published."""
+    return {"source": url, "sha256": layouts.sha256(model), "size": model.stat().st_size}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Project:
     """A project of one image with one checkpoint, and its lock as it is before anything was built."""
@@ -36,10 +51,10 @@ class Project:
     lock: str
 
     @classmethod
-    def create(cls, root: Path, model: Path, tag: str, store: Path) -> Project:
-        """Write it and lock it with a store. The model is used where it lies."""
+    def create(cls, root: Path, model: Declared, tag: str, store: Path) -> Project:
+        """Write it, and lock it with a store."""
         for name, text in {
-            "layers/big.yaml": _LAYERS.format(model=model),
+            "layers/big.yaml": json.dumps({"big": {"kind": "model", "type": "checkpoint", **model}}),
             "recipes/image.yaml": _RECIPE.format(name=IMAGES.get(tag, "first"), root=ROOTS[tag], tag=tag),
         }.items():
             path = root / name
@@ -54,11 +69,21 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         """A command on this project."""
-        first, *rest = arguments
-        return layerbuild("--project", str(self.root), first, *rest)
+        return layerbuild("--project", str(self.root), *arguments)
 
 
-class Layerbuild:
+class _Ours:
+    """What all ways of layerbuild have in common."""
+
+    name: str
+    ours = True
+
+    def missing(self) -> str | None:
+        """See `peers.Peer`."""
+        return None
+
+
+class Layerbuild(_Ours):
     """The lock is there, and nothing else: no receipt, and a store that has never seen the model.
 
     `elsewhere` is a second image from another machine: an empty store, and the receipts that came with the lock.
@@ -66,24 +91,19 @@ class Layerbuild:
     """
 
     name = "layerbuild"
-    ours = True
 
     def __init__(self, root: Path, model: Path) -> None:
         self._model = model
         store = root / "store-lock"
-        self.projects = {tag: Project.create(root / f"project-{tag}", model, tag, store) for tag in ROOTS}
-
-    def missing(self) -> str | None:
-        """See `peers.Peer`."""
-        return None
+        self._projects = {tag: Project.create(root / f"project-{tag}", local(model), tag, store) for tag in ROOTS}
 
     def steps(self, host: str, room: Path) -> Steps:
         """One push of each project."""
-        for project in self.projects.values():
+        for project in self._projects.values():
             project.reset()
         environment = harness.layerbuild_environment(room / "store")
         yield Step(title="first", commands=[self._push("one", host)], environment=environment, inputs=[self._model])
-        harness.measure(self.projects["four"].command("build"), environment=environment, cwd=room)
+        harness.measure(self._projects["four"].command("build"), environment=environment, cwd=room)
         with away(self._model):
             for title, tag in LATER.items():
                 yield Step(title=title, commands=[self._push(tag, host)], environment=environment)
@@ -91,27 +111,39 @@ class Layerbuild:
             yield Step(title="elsewhere", commands=[self._push("four", host)], environment=environment)
 
     def _push(self, tag: str, host: str) -> list[str]:
-        return self.projects[tag].command("push", host)
+        return self._projects[tag].command("push", host)
 
 
-class LayerbuildKnown:
-    """The same with a receipt for the model's layer, from a machine that built it: only sending is left."""
+class FirstPush(_Ours):
+    """One first push, with an empty store or after a build."""
 
-    name = "layerbuild, layer known"
-    ours = True
-
-    def __init__(self, ours: Layerbuild) -> None:
-        self._project = ours.projects["one"]
-        self._inputs = [ours._model]
-
-    def missing(self) -> str | None:
-        """See `peers.Peer`."""
-        return None
+    def __init__(
+        self, name: str, project: Project, model: Path, *, options: Sequence[str] = (), known: bool = False
+    ) -> None:
+        self.name = name
+        self._project = project
+        self._model = model
+        self._options = options
+        self._known = known
 
     def steps(self, host: str, room: Path) -> Steps:
-        """A push after a build."""
+        """A push. What is known was built on this machine."""
         self._project.reset()
         environment = harness.layerbuild_environment(room / "store")
-        harness.measure(self._project.command("build"), environment=environment, cwd=room)
-        push = [self._project.command("push", host)]
-        yield Step(title="first", commands=push, environment=environment, inputs=self._inputs)
+        if self._known:
+            harness.measure(self._project.command("build"), environment=environment, cwd=room)
+        push = [self._project.command("push", *self._options, host)]
+        yield Step(title="first", commands=push, environment=environment, inputs=[self._model])
+
+
+def all_ways(root: Path, model: Path, url: str) -> list[Layerbuild | FirstPush]:
+    """From a local file, with its layer known, and from the server at `url`."""
+    store = root / "store-lock"
+    here = Project.create(root / "project-local", local(model), "one", store)
+    there = Project.create(root / "project-remote", remote(model, url), "one", store)
+    return [
+        Layerbuild(root, model),
+        FirstPush("layerbuild, layer known", here, model, known=True),
+        FirstPush(FROM_SERVER, there, model),
+        FirstPush(NO_STORE, there, model, options=["--no-store"]),
+    ]

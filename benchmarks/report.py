@@ -43,9 +43,9 @@ turn. Ratios come first, for they hold elsewhere; seconds belong to the machine.
   ratio is taken within a round, and then the median of the rounds; beside it stand the smallest and the largest.
 - **Registry.** Each tool gets an empty docker-registry of its own, over loopback and plain HTTP. It hashes what it
   receives on the same cores, and takes most of the time of a first push, whoever sends.
-- **Bytes.** Read is what read calls returned, from the page cache or not, code and libraries included; written is what
-  went to the disk (`/proc/PID/io`, with all child processes). Sent is what a proxy before the registry saw, in a round
-  of its own that is not timed.
+- **Bytes.** Read is what read calls returned, from the page cache or not, code and libraries included (Python receives
+  from the network by other calls); written is what went to the disk (`/proc/PID/io`, with all child processes). Sent is
+  what a proxy before the registry saw, in a round of its own that is not timed.
 - **Memory** is the peak of the largest process. Below 10 MiB processes are not told apart.
 - **A second image** has the same model and other small files. Its seconds are those of making and sending it. While
   layerbuild pushes one, the model's file is away: a read would fail. `elsewhere` is a push from another machine: an
@@ -61,7 +61,9 @@ turn. Ratios come first, for they hold elsewhere; seconds belong to the machine.
 Each tool does what it does best:
 
 - **curl -T** is the floor: it sends a tar that is ready, with a digest that is known. There is no image.
-- **layerbuild** has the lock, and has never seen the model. **layerbuild, layer known** has a receipt.
+- **layerbuild** has the lock, and has never seen the model: it checks, hashes and sends in one pass. With the **layer
+  known** it has a receipt, and only sends. **From a server** the model comes over HTTP from this machine, and is kept
+  in the store; with **--no-store** it is not.
 - **skopeo copy** copies from an OCI layout that is ready, uncompressed and with `--preserve-digests`; otherwise it
   would compress first.
 - **oras** is the PyPI library's own `push()` of a ready tar. It makes an artifact, not an image.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from bars import FIRST, KIB, MIB, SECOND, bars
+from bars import FIRST, FROM_SERVER, KIB, MIB, NO_STORE, SECOND, bars
 from harness import table
 from results import Case, Part, Results, Run, passes, peak, ratios, totals
 
@@ -18,6 +18,8 @@ STARTS = {
     "curl -T": "tar",
     "layerbuild": "model",
     "layerbuild, layer known": "model",
+    FROM_SERVER: "server",
+    NO_STORE: "server",
     "skopeo copy": "layout",
     "oras": "tar",
     "umoci + skopeo": "model",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import harness
 import weights
-from ours import Project
+from ours import Project, local
 from parts.bench import Bench, in_turn, run_step
 from peers import Peer, Step, Steps
 from results import Part, Run
@@ -31,7 +31,7 @@ def run(bench: Bench) -> dict[str, Part]:
         bench.say("writing the model")
         for title, size in (("whole", bench.size), ("start", _SMALL)):
             weights.model(files[title], size)
-        projects = {t: Project.create(root / t, file, "one", root / "store") for t, file in files.items()}
+        projects = {t: Project.create(root / t, local(file), "one", root / "store") for t, file in files.items()}
         peers: list[Peer] = [OneSha(files), FirstBuild(files, projects)]
 
         def once(peer: Peer) -> dict[str, Run]:

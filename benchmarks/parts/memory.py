@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import harness
 import weights
-from ours import Project
+from ours import Project, local
 from parts.bench import Bench, run_step
 from peers import Step
 from results import Case, Part
@@ -19,7 +19,7 @@ def run(bench: Bench) -> dict[str, Part]:
         size = min(SIZE, 5 * bench.size)
         weights.sparse(model, size)
         bench.say(f"a model of {size / 1024**3:.1f} GiB")
-        project = Project.create(root / "project", model, "one", root / "store-lock")
+        project = Project.create(root / "project", local(model), "one", root / "store-lock")
         environment = harness.layerbuild_environment(root / "store")
         step = Step(title="build", commands=[project.command("build")], environment=environment)
         case = Case(steps={step.title: [run_step(step, root)]}, facts={"size": size})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import harness
 import weights
-from ours import Layerbuild, LayerbuildKnown
+from fileserver import serving
+from ours import all_ways
 from parts.bench import Bench, in_turn, run_step
 from peers import Buildah, Curl, Oras, Peer, Skopeo, Umoci, Work
 from proxy import Counter, counting
@@ -21,20 +23,23 @@ def run(bench: Bench) -> dict[str, Part]:
         model = root / "models" / "model.safetensors"
         bench.say("writing the model")
         weights.model(model, bench.size)
-        peers = everybody(bench, model)
-        timed = in_turn(bench, peers, lambda peer: once(bench, peer))
-        bench.say("once more, counting what is sent")
-        rest = [peer for peer in peers if timed[peer.name].missing is None]
-        counted = in_turn(dataclasses.replace(bench, rounds=1), rest, lambda peer: once(bench, peer, count=True))
-        left_out = {name: case for name, case in timed.items() if case.missing is not None}
-    return {"push": timed, "bytes": {**counted, **left_out}}
+        with serving(model) as url:
+            return everything(bench, everybody(root, model, url))
 
 
-def everybody(bench: Bench, model: Path) -> list[Peer]:
+def everything(bench: Bench, peers: Sequence[Peer]) -> dict[str, Part]:
+    """The timed rounds, and the one that counts."""
+    timed = in_turn(bench, peers, lambda peer: once(bench, peer))
+    bench.say("once more, counting what is sent")
+    able = [peer for peer in peers if timed[peer.name].missing is None]
+    counted = in_turn(dataclasses.replace(bench, rounds=1), able, lambda peer: once(bench, peer, count=True))
+    return {"push": timed, "bytes": {**timed, **counted}}
+
+
+def everybody(root: Path, model: Path, url: str) -> list[Peer]:
     """layerbuild and its peers. The floor comes first."""
     work = Work(model.parent, model)
-    ours = Layerbuild(bench.root / "push", model)
-    return [Curl(work), ours, LayerbuildKnown(ours), Skopeo(work), Oras(work), Umoci(work), Buildah(work)]
+    return [Curl(work), *all_ways(root, model, url), Skopeo(work), Oras(work), Umoci(work), Buildah(work)]
 
 
 def once(bench: Bench, peer: Peer, *, count: bool = False) -> dict[str, Run]:
