@@ -57,13 +57,13 @@ def _hashing(results: Results) -> Iterator[Bar]:
 
 
 def _push(results: Results) -> Iterator[Bar]:
-    part, counted = results.parts.get("push"), results.parts.get("bytes")
+    part = results.parts.get("push")
     found = []
     if part and part["curl -T"].missing is None:
         found = ratios(totals(part["layerbuild"], FIRST), totals(part["curl -T"], FIRST))
     yield _timed("first push (curl -T = 1.00)", "1.10 or less", found, lambda v: v <= 1.10)
     for name, what in (("layerbuild", "written to the disk for it"), (NO_STORE, "written with --no-store")):
-        written = _most(counted[name].steps["first"], "written") if counted else None
+        written = _most(part[name].steps["first"], "written") if part else None
         yield _bar(what, "under 1 MiB", written, lambda v: v < MIB, lambda v: f"{v / MIB:.2f} MiB")
 
 

@@ -45,7 +45,7 @@ turn. Ratios come first, for they hold elsewhere; seconds belong to the machine.
   receives on the same cores, and takes most of the time of a first push, whoever sends.
 - **Bytes.** Read is what read calls returned, from the page cache or not, code and libraries included (Python receives
   from the network by other calls); written is what went to the disk (`/proc/PID/io`, with all child processes). Sent is
-  what a proxy before the registry saw, in a round of its own that is not timed.
+  what a proxy before the registry saw, in a round of its own that is not timed and has a quarter of the model.
 - **Memory** is the peak of the largest process. Below 10 MiB processes are not told apart.
 - **A second image** has the same model and other small files. Its seconds are those of making and sending it. While
   layerbuild pushes one, the model's file is away: a read would fail. `elsewhere` is a push from another machine: an

@@ -33,7 +33,7 @@ PARTS = ("hashing", "push", "scale", "pull", "memory")
 PROGRAMS = ("docker-registry", "curl", "skopeo", "umoci", "buildah", "podman")
 UNITS = {"": 1024**2, "K": 1024, "M": 1024**2, "G": 1024**3}
 
-_ROOM = 6
+_ROOM = 7
 """Times the model's size that must be free: the model, a tar of it, what a peer keeps, and the registry."""
 
 

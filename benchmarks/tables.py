@@ -110,13 +110,11 @@ def second_ratios(part: Part) -> str:
 
 
 def byte_ratios(results: Results) -> str:
-    """Bytes in multiples of the model."""
-
-    def cells(case: Case) -> Row:
-        runs = [run for step in FIRST for run in case.steps.get(step, [])]
-        return [times(total(runs, key), results.size) for key in ("read", "written", "sent")]
-
-    return table(["", "read", "written to the disk", "sent"], rows_of(results.parts["bytes"], cells, 3))
+    """Bytes in multiples of the model. What is sent was counted with a smaller one."""
+    push = results.parts["push"]
+    sent = {name: multiple(case, "sent", case.facts.get("size", 0)) for name, case in results.parts["bytes"].items()}
+    rows = rows_of(push, lambda case: [multiple(case, key, results.size) for key in ("read", "written")], 2)
+    return table(["", "read", "written to the disk", "sent"], [[*row, sent[row[0]]] for row in rows])
 
 
 def hashing_ratios(part: Part) -> str:
@@ -234,8 +232,9 @@ def total(runs: Sequence[Run], key: str) -> int | None:
     return None if not values or None in values else sum(values)
 
 
-def times(value: int | None, size: int) -> str:
-    """Bytes as multiples of `size`."""
+def multiple(case: Case, key: str, size: float) -> str:
+    """A counter of the first round's steps until the first image is there, as a multiple of `size` bytes."""
+    value = total([run for step in FIRST for run in case.steps.get(step, [])[:1]], key)
     return NONE if value is None else f"{value / size:.2f}"
 
 

@@ -57,6 +57,7 @@ def sample(first: float = 10.5, written: int = 4096) -> Results:
         "skopeo copy": Case(steps={step: runs(20, 10, 12) for step in ("first", "same", "other")}),
         "buildah": Case(missing="buildah is not installed"),
     }
+    counted = {name: dataclasses.replace(case, facts={"size": 5000}) for name, case in push.items()}
     hashing = {
         "one sha256": Case(steps={"whole": runs(1.1, 1.1, 1.1), "start": runs(0.1, 0.1, 0.1)}),
         "layerbuild build": Case(steps={"whole": runs(1.5, 1.5, 1.5), "start": runs(0.5, 0.5, 0.5)}),
@@ -75,7 +76,7 @@ def sample(first: float = 10.5, written: int = 4096) -> Results:
         versions={"layerbuild": "0.1.0", "skopeo": "1.9.3", "buildah": None},
         size=2 * 1024**3,
         rounds=3,
-        parts={"push": push, "bytes": push, "hashing": hashing, "pull": pull, "memory": memory},
+        parts={"push": push, "bytes": counted, "hashing": hashing, "pull": pull, "memory": memory},
         scale={"models": 40, "rows": rows},
     )
 
@@ -142,7 +143,7 @@ def test_promises_without_a_measurement_are_neither() -> None:
     nothing = dataclasses.replace(sample(), parts={}, scale=None)
     assert {met for _, met in verdicts(nothing).values()} == {None}
     part = {**sample().parts["push"], "curl -T": Case(missing="curl is not installed")}
-    no_floor = dataclasses.replace(sample(), parts={"push": part, "bytes": part})
+    no_floor = dataclasses.replace(sample(), parts={**sample().parts, "push": part})
     assert verdicts(no_floor)["first push (curl -T = 1.00)"] == ("not measured", None)
     assert "curl -T was not tried: curl is not installed" in report.for_terminal(no_floor)
 
@@ -157,6 +158,13 @@ def test_tables_fit_a_terminal_and_name_who_is_missing() -> None:
     assert shown.endswith("buildah was not tried: buildah is not installed")
     # 20, 10 and 12 seconds, beside 10 of the floor in each round.
     assert re.search(r"^\| skopeo copy +\| +layout \| +1.20 \| 1.00 to 2.00 \|", shown, re.MULTILINE)
+
+
+def test_bytes_are_multiples_of_the_model_that_they_were_counted_with() -> None:
+    (line,) = [line for line in tables.byte_ratios(sample(written=1024**3)).splitlines() if "| layerbuild " in line]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["-", "0.50", "-"]
+    (line,) = [line for line in tables.byte_ratios(sample()).splitlines() if "| skopeo" in line]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["0.00", "0.00", "1.00"]
 
 
 def test_parts_that_did_not_run_have_no_table() -> None:

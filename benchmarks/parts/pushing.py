@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import harness
@@ -16,24 +15,30 @@ from peers import Buildah, Curl, Oras, Peer, Skopeo, Umoci, Work
 from proxy import Counter, counting
 from results import Part, Run
 
+LEAST = 32 * 1024 * 1024
+"""Bytes of a model that is surely in a layer of its own."""
+
 
 def run(bench: Bench) -> dict[str, Part]:
-    """Rounds that are timed, and one through a counting proxy."""
+    """Rounds that are timed; and one through a counting proxy, for which a smaller model does as well."""
+    bench.say("push: rounds that are timed")
+    timed = rounds(bench)
+    bench.say("push: once more, to count what is sent")
+    counting_bench = dataclasses.replace(bench, rounds=1, size=max(bench.size // 4, LEAST))
+    counted = {
+        name: dataclasses.replace(case, facts={"size": counting_bench.size})
+        for name, case in rounds(counting_bench, count=True).items()
+    }
+    return {"push": timed, "bytes": counted}
+
+
+def rounds(bench: Bench, *, count: bool = False) -> Part:
+    """Everybody in turn, on a model of the bench's size."""
     with bench.room("push") as root:
         model = root / "models" / "model.safetensors"
-        bench.say("writing the model")
         weights.model(model, bench.size)
         with serving(model) as url:
-            return everything(bench, everybody(root, model, url))
-
-
-def everything(bench: Bench, peers: Sequence[Peer]) -> dict[str, Part]:
-    """The timed rounds, and the one that counts."""
-    timed = in_turn(bench, peers, lambda peer: once(bench, peer))
-    bench.say("once more, counting what is sent")
-    able = [peer for peer in peers if timed[peer.name].missing is None]
-    counted = in_turn(dataclasses.replace(bench, rounds=1), able, lambda peer: once(bench, peer, count=True))
-    return {"push": timed, "bytes": {**timed, **counted}}
+            return in_turn(bench, everybody(root, model, url), lambda peer: once(bench, peer, count=count))
 
 
 def everybody(root: Path, model: Path, url: str) -> list[Peer]:
