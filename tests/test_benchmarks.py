@@ -68,8 +68,9 @@ def sample(first: float = 10.5, written: int = 4096) -> Results:
     rows = [
         {"images": count, "command": command, "seconds": 4.0, "cpu": 4.9, "peak": 90 * MIB}
         for count in (1, 1000)
-        for command in ("lock --check", "plan", "build", "push")
+        for command in ("lock --check", "plan", "build", "push, changed")
     ]
+    rows.append({"images": 1000, "command": "the registry alone", "seconds": 3.0, "cpu": None, "peak": None})
     return Results(
         date="2026-01-31",
         machine={"cores": 2, "processor": "ACME 9", "memory": 24 * 1024**3, "kernel": "Linux 6", "python": "3.11"},
@@ -127,7 +128,7 @@ def test_promises_are_held_against_what_was_measured() -> None:
         "read of the model for it": ("0 B", True),
         "planning 1,000 images, CPU": ("4.9 s", True),
         "composing 1,000 images, CPU": ("4.9 s", True),
-        "images pushed in a second": ("250", True),
+        "images pushed in a second": ("250 of 333", True),
         "peak memory of any command": ("94 MB", True),
     }
 
