@@ -91,7 +91,7 @@ def _scale(results: Results) -> Iterator[Bar]:
 def _rate(cells: Mapping[str, Mapping[str, float]]) -> Bar:
     """Images that were composed and pushed in a second, where every config is new and no layer is; `of` those that
     the registry alone takes."""
-    what, limit = "images pushed in a second", "50, or 0.8 of all"
+    what, limit = "images pushed in a second", "50, or 80 %"
     if "push, changed" not in cells:
         return Bar(what=what, limit=limit, measured="not measured", met=None)
     rate, alone = (1000 / cells[name]["seconds"] for name in ("push, changed", "the registry alone"))

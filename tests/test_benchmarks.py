@@ -154,7 +154,8 @@ def test_promises_without_a_measurement_are_neither() -> None:
 
 def test_tables_fit_a_terminal_and_name_who_is_missing() -> None:
     shown = report.for_terminal(sample())
-    assert max(map(len, shown.splitlines())) <= 80
+    for text in (shown, report.for_terminal(sample(first=11.5)), report.for_terminal(sample(written=1024**3))):
+        assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"^\| buildah +\| +model \| not tried \|", shown, re.MULTILINE)
     assert shown.endswith("buildah was not tried: buildah is not installed")
     # 20, 10 and 12 seconds, beside 10 of the floor in each round.
