@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from fixtures.project import Project
+from fixtures.project import Project, listen
 from layerbuild.cli import display
 
 
@@ -106,7 +106,13 @@ class _Terminal:
         self._main, side = pty.openpty()
         environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **options.pop("env", {})}  # type: ignore[dict-item]
         self.process = subprocess.Popen(
-            command, stderr=side, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environ, **options
+            command,
+            stderr=side,
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=environ,
+            preexec_fn=listen,
+            **options,
         )  # type: ignore[call-overload]
         os.close(side)
         self.seen = b""
