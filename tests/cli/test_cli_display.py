@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from fixtures.project import Project, listen
+from fixtures.project import HEARS_CTRL_C, Project
 from layerbuild.cli import display
 
 
@@ -106,12 +106,11 @@ class _Terminal:
         self._main, side = pty.openpty()
         environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **options.pop("env", {})}  # type: ignore[dict-item]
         self.process = subprocess.Popen(
-            command,
+            [*HEARS_CTRL_C, *command],
             stderr=side,
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env=environ,
-            preexec_fn=listen,
             **options,
         )  # type: ignore[call-overload]
         os.close(side)
