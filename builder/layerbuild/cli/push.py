@@ -32,8 +32,8 @@ from layerbuild.execute.report import Report
 def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     """Send images to DEST, only what is missing there.
 
-    DEST is a registry and a prefix, HOST[:PORT]/PREFIX, where an image lands as PREFIX/NAME:TAG; or
-    oci:DIR, a directory in the OCI image layout, which needs no server.
+    DEST is a registry and a prefix, HOST[:PORT]/PREFIX, where an image lands as PREFIX/NAME:TAG (NAME is its
+    recipe's 'repository', if it has one); or oci:DIR, an OCI image layout, which needs no server.
 
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
     elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
