@@ -10,6 +10,7 @@ Peers that are not installed, or cannot run here, are named in the tables. Most 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -42,7 +43,12 @@ def main() -> None:
     parser.add_argument("--size", type=size_of, default="2GiB", help="of the model: 512MiB, 2GiB")
     parser.add_argument("--rounds", type=int, default=3, help="of each thing that is timed")
     parser.add_argument("--only", choices=PARTS, action="append", metavar="PART", help=f"one of {', '.join(PARTS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep everything that was measured there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="keep everything that was measured there, beside parts that are not measured now",
+    )
     arguments = parser.parse_args()
     # Ended from outside, it still takes its processes and directories along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -50,10 +56,28 @@ def main() -> None:
         if shutil.disk_usage(name).free < _ROOM * arguments.size:
             sys.exit(f"{_ROOM * arguments.size / 1024**3:.0f} GiB must be free where TMPDIR says")
         bench = Bench(root=Path(name), size=arguments.size, rounds=arguments.rounds)
+        before = kept(arguments.json, arguments.size) if arguments.json and arguments.only else None
         results = measure(bench, arguments.only or PARTS)
+    if before is not None:
+        parts = {**before.parts, **results.parts}
+        results = dataclasses.replace(results, parts=parts, scale=results.scale or before.scale)
     if arguments.json:
         arguments.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
     print(report.for_terminal(results))
+
+
+def kept(file: Path, size: int) -> Results | None:
+    """What was measured before on the same machine and model; None where nothing was.
+
+    Raises:
+        SystemExit: it was another machine, or another model.
+    """
+    if not file.exists():
+        return None
+    before = Results.from_json(json.loads(file.read_text()))
+    if (before.machine, before.size) != (machine(), size):
+        sys.exit(f"{file} holds figures of another machine or size: name another file")
+    return before
 
 
 def size_of(text: str) -> int:
