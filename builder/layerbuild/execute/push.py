@@ -11,24 +11,18 @@ from dataclasses import dataclass, field, replace
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.destinations import Destination
-from layerbuild.errors import (
-    BlobUnknown,
-    ContentMismatch,
-    Damaged,
-    DestinationDown,
-    DestinationError,
-    LayerbuildError,
-)
+from layerbuild.errors import BlobUnknown, LayerbuildError
 from layerbuild.execute import survey
-from layerbuild.execute.blobs import Blobs, Reader, config_of, read_config
+from layerbuild.execute.blobs import Blobs, config_of, read_config
 from layerbuild.execute.build import Built, BuiltImage
+from layerbuild.execute.carrier import Carrier
 from layerbuild.execute.moves import Moves
-from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
+from layerbuild.execute.pack import Packer
 from layerbuild.execute.parallel import attempts, in_threads
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Readable, sha256_hex
+from layerbuild.model import sha256_hex
 from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
@@ -54,6 +48,9 @@ class Pusher:
     open_base: Callable[[str], BaseSource]
     repositories: Mapping[str, str]
     sent: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._carrier = Carrier(self.destination, self.store, self.progress)
 
     def run(self, built: Built) -> Report:
         """Send what the destination lacks of the images that could be built.
@@ -106,65 +103,17 @@ class Pusher:
 
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
         """Each blob into one repository that lacks it, then into the others: by mounts, where those work."""
-        rest = in_threads(lambda transfer: self._arrive(transfer, blobs, moves), todo)
+
+        def arrive(transfer: Transfer) -> Transfer:
+            return _after(transfer, self._carrier.arrive(transfer, blobs.reader(transfer.want), moves))
+
+        rest = in_threads(arrive, todo)
         pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
 
         def place(pair: tuple[Transfer, str]) -> None:
-            self._place(pair[0], pair[1], blobs.reader(pair[0].want), moves)
+            self._carrier.place(pair[0], pair[1], blobs.reader(pair[0].want), moves)
 
         in_threads(place, pairs, parallel=survey.PARALLEL)
-
-    def _arrive(self, transfer: Transfer, blobs: Blobs, moves: Moves) -> Transfer:
-        """The blob into the first repository that takes it. What is left to do for it, with that to mount from."""
-        for number, repository in enumerate(transfer.missing, 1):
-            left = transfer.missing[number:]
-            if self._place(transfer, repository, blobs.reader(transfer.want), moves):
-                # A repository or two to mount from are enough, also where a thousand need the blob.
-                return replace(transfer, missing=left, candidates=(repository, *transfer.candidates[:1]))
-            failure = moves.failure(repository, transfer.want)
-            if not isinstance(failure, DestinationError):
-                # The bytes cannot be had: not for the other repositories, either.
-                for name in left:
-                    moves.fail(name, transfer.want, failure)
-                break
-        return replace(transfer, missing=())
-
-    def _place(self, transfer: Transfer, repository: str, read: Reader, moves: Moves) -> bool:
-        """The blob into a repository; whether that worked."""
-        want, candidates = transfer.want, transfer.candidates
-        digest, size = want.digest or "", want.size or 0
-        try:
-            mounted = bool(candidates) and self.destination.mount(repository, digest, candidates)
-            if not mounted:
-                self._send(repository, want, read)
-        except DestinationDown:
-            raise
-        except LayerbuildError as error:
-            moves.fail(repository, want, error)
-            return False
-        moves.count(want, 0 if mounted else size)
-        if self.destination.host is not None:
-            self.store.remember_push(self.destination.host, self.destination.full_name(repository), digest)
-        return True
-
-    def _send(self, repository: str, want: Want, read: Reader) -> None:
-        try:
-            self._send_once(repository, want, read())
-        except Damaged as error:
-            self.progress.note(f"{want.title}: {error.message}: making it anew")
-            self._send_once(repository, want, read())
-
-    def _send_once(self, repository: str, want: Want, blob: Readable) -> None:
-        try:
-            with self.progress.task(f"push {want.title}", want.size) as task:
-                self.destination.put(repository, blob, advance=task.advance)
-        except ContentMismatch as error:
-            if isinstance(blob, LayerTar | StoredBlob):
-                blob.recheck()
-            hint = error.hint
-            if want.key is not None:
-                hint = f"{hint}; if no file has changed, the lock's receipt {want.key[:16]} is wrong: remove it"
-            raise ContentMismatch(f"{want.title}: {error.message}", cause=error.cause, hint=hint) from None
 
     # --- manifests -------------------------------------------------------------------------------
 
@@ -199,7 +148,7 @@ class Pusher:
         located = survey.remembered([want], self.destination, self.store, {})
         candidates = located.get(want.digest or "", ())
         transfer = Transfer(want=want, action="upload", missing=want.repositories, candidates=candidates)
-        self._place(transfer, image.repository, lambda: read_config(image), moves)
+        self._carrier.place(transfer, image.repository, lambda: read_config(image), moves)
 
     def _send_again(self, image: BuiltImage, blobs: Blobs, moves: Moves) -> None:
         """What the registry said it had has gone, by garbage collection maybe: every blob is asked for anew."""
@@ -219,3 +168,12 @@ class Pusher:
         separator = ":" if self.destination.host is None else "/"
         references = tuple(f"{where}{separator}{image.repository}:{tag}" for tag in image.tags)
         return PushedImage(name=image.composed.name, digest=image.digest, references=references)
+
+
+def _after(transfer: Transfer, repository: str | None) -> Transfer:
+    """What is left to do for a blob that has arrived in a repository: nothing where it has arrived in none."""
+    if repository is None:
+        return replace(transfer, missing=())
+    left = transfer.missing[transfer.missing.index(repository) + 1 :]
+    # A repository or two to mount from are enough, also where a thousand need the blob.
+    return replace(transfer, missing=left, candidates=(repository, *transfer.candidates[:1]))
