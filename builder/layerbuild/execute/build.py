@@ -19,7 +19,7 @@ from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
-from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
+from layerbuild.model import Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.registry.manifests import layers_of, nonsense, read_object
 
@@ -187,17 +187,9 @@ class Builder:
         the lock. Returns what failed, by sha256."""
         wanted = sorted({sha256 for image in composed for sha256 in image.pending})
         contents = {m.content.sha256: m.content for image in composed for m in image.models}
-        results = attempts(self._learn, [contents[sha256] for sha256 in wanted])
+        results = attempts(self.contents.learn, [contents[sha256] for sha256 in wanted])
         self.lock = replace(self.lock, files=self._facts(wanted))
         return {sha256: r for sha256, r in zip(wanted, results, strict=True) if isinstance(r, LayerbuildError)}
-
-    def _learn(self, content: Content) -> None:
-        sha256 = content.sha256 or ""
-        facts = self.contents.store.facts(sha256)
-        if facts is None or facts.safetensors is None or (facts.safetensors and facts.addnet is None):
-            with self.progress.task(f"read {sha256[:12]}", content.size) as task:
-                for chunk in self.contents.verified(content):
-                    task.advance(len(chunk))
 
     def _facts(self, names: Iterable[str]) -> Mapping[str, Facts]:
         files = dict(self.lock.files)
