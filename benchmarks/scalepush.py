@@ -26,7 +26,7 @@ from typing import Any
 
 import harness
 import scale
-from layerbuild.execute.push import MANIFESTS_AT_ONCE
+from layerbuild.execute.push import SMALL_AT_ONCE
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -57,7 +57,7 @@ def run(root: Path, count: int) -> dict[str, Any]:
         rows["unchanged"] = _push(root / "empty", project, host)
         tags = [f"own-{number:04}" for number in range(count)]
         floor = _floor(host, tags)
-    return {"images": count, "threads": MANIFESTS_AT_ONCE, "rows": rows, "floor": floor}
+    return {"images": count, "threads": SMALL_AT_ONCE, "rows": rows, "floor": floor}
 
 
 def _push(store: Path, project: Path, host: str) -> dict[str, float]:
@@ -103,7 +103,7 @@ def _floor(host: str, tags: Sequence[str]) -> float:
 
 
 def _all(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    with ThreadPoolExecutor(MANIFESTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(SMALL_AT_ONCE) as pool:
         return list(pool.map(work, items))
 
 

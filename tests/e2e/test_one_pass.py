@@ -175,7 +175,7 @@ def test_processes_that_want_the_same_share_one_download(declared: Project, web:
         runs = list(pool.map(lambda _: declared.run("build", "--frozen"), range(3)))
     assert [run.code for run in runs] == [0, 0, 0]
     assert [_whole(web, name) for name in ("sd", "ink")] == [1, 1]
-    assert declared.leftovers() == [] and list((declared.store / "claims").iterdir()) == []
+    assert declared.leftovers() == [] and list((declared.store / "fetching").iterdir()) == []
 
 
 def _expect_no_half_image(layout: Path) -> None:

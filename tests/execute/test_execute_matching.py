@@ -22,7 +22,7 @@ def _base(letter: str) -> Wanted:
 
 
 def _own(letter: str, *, known: bool = True) -> Wanted:
-    instance = Instance(kind="files", revision=1, inputs=f'"{letter}"', label=letter)
+    instance = Instance(kind="files", revision=1, parts=(f'"{letter}"',), label=letter)
     layer = ComposedLayer(instance=instance, rank=0, kind="files", label=letter, algorithm="none")
     blobs = {_digest(letter): 1} if known else {}
     return Wanted(title=letter, media_type=_TYPE, blobs=blobs, diff_id=_digest(letter) if known else None, layer=layer)

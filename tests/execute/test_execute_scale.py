@@ -49,7 +49,7 @@ def known(works: Works, count: int) -> Lock:
     """A lock with every receipt; the files are gone."""
     found = declared(works, count)
     builder = works.builder(found, works.lock(found))
-    lock = builder.record(builder.run(found))
+    lock = builder.record(builder.run(found).all())
     shutil.rmtree(works.root / "models")
     return lock
 
@@ -127,7 +127,7 @@ def test_a_layer_is_looked_up_once_however_many_images_have_it(
     assert sorted(len(layer.images) for layer in bill.layers) == [1] * 30 + [10] * SHARED
     assert all(layer.known for layer in bill.layers)
     found = expand(load(works.root))
-    new_store.builder(found, lock).run(found)
+    new_store.builder(found, lock).run(found).all()
     assert set(asked.values()) == {2}
 
 
@@ -135,7 +135,7 @@ def test_images_are_put_together_without_their_models(works: Works, new_store: W
     lock = known(works, 5)
     found = expand(load(works.root))
     builder = new_store.builder(found, lock)
-    built = builder.run(found)
+    built = builder.run(found).all()
     assert {image.composed.name: image.digest for image in built} == {
         name: image.manifest for name, image in lock.images.items()
     }

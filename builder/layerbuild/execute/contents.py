@@ -157,14 +157,14 @@ class Contents:
         if not self.missing(blobs):
             return
         name, pin = self._tree(listing)
-        with self._claim(Content(size=None, sha256=listing), name):
+        with self._locked(Content(size=None, sha256=listing), name):
             missing = self.missing(blobs)
             with self._progress.task(f"git {name}", sum(c.size or 0 for c in missing)) as task:
                 for content, chunks in self._git(pin).open_many(pin, missing):
                     self.store.add(chunks, content, name=f"a file of {pin.source}", advance=task.advance)
 
-    def _claim(self, content: Content, what: str) -> AbstractContextManager[None]:
-        return self.store.claim(content, lambda: self._progress.note(f"{what}: waiting for another run to fetch it"))
+    def _locked(self, content: Content, what: str) -> AbstractContextManager[None]:
+        return self.store.locked(content, lambda: self._progress.note(f"{what}: waiting for another run to fetch it"))
 
     def origin(self, content: Content) -> Origin:
         """Where a content can be had.
@@ -194,7 +194,7 @@ class Contents:
         if not keep:
             yield from self._from_source(origin, what, keep=False)
             return
-        with self._claim(content, what):
+        with self._locked(content, what):
             if self.store.has(content):
                 yield from self.store.verified(content, self._scan(content))
             else:

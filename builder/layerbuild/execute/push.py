@@ -27,8 +27,11 @@ from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
 
-MANIFESTS_AT_ONCE = 8
-"""Images that are finished at a time: small requests, on which a registry spends its own time."""
+SMALL_AT_ONCE = 8
+"""Small blobs and manifests that are sent at a time: on these a registry spends its own time, not the line's."""
+
+_SMALL = 1024 * 1024
+"""Bytes up to which a blob is small."""
 
 
 @dataclass(kw_only=True)
@@ -89,15 +92,18 @@ class Pusher:
         if self.destination.host is None:
             return set(), known
         pairs = [(image, tag) for image in images for tag in image.tags]
-        ask = self.destination.manifest
-        found = attempts(lambda pair: ask(pair[0].repository, pair[1]), pairs, parallel=survey.PARALLEL)
-        done = {image.composed.name for image in images}
-        for (image, _), data in zip(pairs, found, strict=True):
-            if not isinstance(data, bytes) or f"sha256:{sha256_hex(data)}" != image.digest:
-                done.discard(image.composed.name)
-            if isinstance(data, bytes):
-                known[image.repository] |= survey.named_by(data)
-        return done, known
+
+        def look(pair: tuple[BuiltImage, str]) -> str | None:
+            data = self.destination.manifest(pair[0].repository, pair[1])
+            if data is None:
+                return None
+            # Updating a set is one step, whoever else does it at the same time.
+            known[pair[0].repository].update(survey.named_by(data))
+            return f"sha256:{sha256_hex(data)}"
+
+        found = attempts(look, pairs, parallel=survey.PARALLEL)
+        stale = {image.composed.name for (image, _), digest in zip(pairs, found, strict=True) if digest != image.digest}
+        return {image.composed.name for image in images} - stale, known
 
     # --- blobs -----------------------------------------------------------------------------------
 
@@ -107,7 +113,9 @@ class Pusher:
         def arrive(transfer: Transfer) -> Transfer:
             return _after(transfer, self._carrier.arrive(transfer, blobs.reader(transfer.want), moves))
 
-        rest = in_threads(arrive, todo)
+        large = [transfer for transfer in todo if (transfer.want.size or 0) > _SMALL]
+        small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
+        rest = [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
         pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
 
         def place(pair: tuple[Transfer, str]) -> None:
@@ -123,7 +131,7 @@ class Pusher:
         """Configs, manifests and tags; what failed, by image."""
         label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
         with self.progress.task(label):
-            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=MANIFESTS_AT_ONCE)
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=SMALL_AT_ONCE)
         pairs = zip(images, results, strict=True)
         return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
 

@@ -170,9 +170,9 @@ class Store(Database):
         compare(content, expected, name)
         return content
 
-    def claim(self, content: Content, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Holds a content against everybody else who would bring it here; see `Disk.claim`."""
-        return self._disk.claim(content.id, waiting)
+    def locked(self, content: Content, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Holds a content against everybody else who would bring it here; see `Disk.locked`."""
+        return self._disk.locked(content.id, waiting)
 
     def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
         assert content.sha256 is not None and content.size is not None

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from layerbuild.digests import CHUNK
 from layerbuild.errors import StoreError
-from layerbuild.store.claims import claim
 from layerbuild.store.database import unusable
+from layerbuild.store.locks import locked
 
 _ABANDONED = 3600
 """Seconds without a byte after which a temporary file belongs to nobody."""
@@ -29,7 +29,7 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            for name in ("files", "blobs", "tmp", "claims"):
+            for name in ("files", "blobs", "tmp", "fetching"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unusable(root, error.strerror or type(error).__name__) from None
@@ -51,9 +51,9 @@ class Disk:
         value = digest.removeprefix("sha256:")
         return self.root / "blobs" / value[:2] / value
 
-    def claim(self, name: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Holds `name` against every other process that uses this store; see `claims.claim`."""
-        return claim(self.root / "claims", name, waiting=waiting)
+    def locked(self, name: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Holds `name` against every other process that uses this store; see `locks.locked`."""
+        return locked(self.root / "fetching", name, waiting=waiting)
 
     def temporary(self) -> Path:
         """A new empty file."""

@@ -16,8 +16,8 @@ from layerbuild.errors import StoreError
 
 
 @contextmanager
-def claim(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds `name` against every other thread and process that claims it in `directory`.
+def locked(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds `name` against every other thread and process that wants it in `directory`.
 
     Args:
         waiting: called once, before the block waits for somebody else.
@@ -26,7 +26,7 @@ def claim(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterato
         StoreError: the directory cannot be used.
     """
     path = directory / name.replace(":", "-")
-    descriptor = _locked(path, waiting)
+    descriptor = _held(path, waiting)
     try:
         yield
     finally:
@@ -35,7 +35,7 @@ def claim(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterato
         os.close(descriptor)
 
 
-def _locked(path: Path, waiting: Callable[[], None]) -> int:
+def _held(path: Path, waiting: Callable[[], None]) -> int:
     told = False
     while True:
         try:
