@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from layerbuild.destinations import Destination
 from layerbuild.errors import ContentMismatch, Damaged, DestinationDown, DestinationError, LayerbuildError
 from layerbuild.execute.blobs import Reader
@@ -11,6 +13,8 @@ from layerbuild.model import Readable
 from layerbuild.plan import Transfer, Want
 from layerbuild.progress import Progress
 from layerbuild.store import Store
+
+Mounted = Literal["there", "refused", "failed"]
 
 
 class Carrier:
@@ -44,28 +48,47 @@ class Carrier:
         Raises:
             DestinationDown: there is no destination.
         """
-        want, candidates = transfer.want, transfer.candidates
-        digest, size = want.digest or "", want.size or 0
+        mounted = self.mount(transfer, repository, moves) if transfer.candidates else "refused"
+        return mounted == "there" or (mounted == "refused" and self._send(transfer.want, repository, read, moves))
+
+    def mount(self, transfer: Transfer, repository: str, moves: Moves) -> Mounted:
+        """The blob into a repository from one of the transfer's candidates. What is refused can be sent.
+
+        Raises:
+            DestinationDown: there is no destination.
+        """
+        want = transfer.want
         try:
-            mounted = bool(candidates) and self._destination.mount(repository, digest, candidates)
-            if not mounted:
-                self._send(repository, want, read)
+            there = self._destination.mount(repository, want.digest or "", transfer.candidates)
+        except DestinationDown:
+            raise
+        except LayerbuildError as error:
+            moves.fail(repository, want, error)
+            return "failed"
+        if there:
+            self._arrived(want, repository, 0, moves)
+        return "there" if there else "refused"
+
+    def _send(self, want: Want, repository: str, read: Reader, moves: Moves) -> bool:
+        try:
+            try:
+                self._send_once(repository, want, read())
+            except Damaged as error:
+                self._progress.note(f"{want.title}: {error.message}: making it anew")
+                self._send_once(repository, want, read())
         except DestinationDown:
             raise
         except LayerbuildError as error:
             moves.fail(repository, want, error)
             return False
-        moves.count(want, 0 if mounted else size)
-        if self._destination.host is not None:
-            self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
+        self._arrived(want, repository, want.size or 0, moves)
         return True
 
-    def _send(self, repository: str, want: Want, read: Reader) -> None:
-        try:
-            self._send_once(repository, want, read())
-        except Damaged as error:
-            self._progress.note(f"{want.title}: {error.message}: making it anew")
-            self._send_once(repository, want, read())
+    def _arrived(self, want: Want, repository: str, sent: int, moves: Moves) -> None:
+        moves.count(want, sent)
+        if self._destination.host is not None:
+            full_name = self._destination.full_name(repository)
+            self._store.remember_push(self._destination.host, full_name, want.digest or "")
 
     def _send_once(self, repository: str, want: Want, blob: Readable) -> None:
         try:

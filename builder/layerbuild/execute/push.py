@@ -109,19 +109,37 @@ class Pusher:
 
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
         """Each blob into one repository that lacks it, then into the others: by mounts, where those work."""
+        mounted = in_threads(lambda transfer: self._mount_first(transfer, moves), todo, parallel=survey.PARALLEL)
+        rest = [transfer for transfer in mounted if transfer.candidates]
+        rest += self._arrive([transfer for transfer in mounted if not transfer.candidates], blobs, moves)
+        pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
+
+        def mount(pair: tuple[Transfer, str]) -> bool:
+            return self._carrier.mount(*pair, moves) == "refused"
+
+        refused = in_threads(mount, pairs, parallel=survey.PARALLEL)
+        again = [(transfer, name) for (transfer, name), left in zip(pairs, refused, strict=True) if left]
+        self._arrive([replace(transfer, missing=(name,), candidates=()) for transfer, name in again], blobs, moves)
+
+    def _mount_first(self, transfer: Transfer, moves: Moves) -> Transfer:
+        """What is left to do when the first repository has it, if that can be by a mount. No candidates are left
+        where it must be sent."""
+        if not transfer.candidates:
+            return transfer
+        repository, *others = transfer.missing
+        if self._carrier.mount(transfer, repository, moves) == "refused":
+            return replace(transfer, candidates=())
+        return replace(transfer, missing=tuple(others))
+
+    def _arrive(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> list[Transfer]:
+        """Each blob is sent to one repository that lacks it. What is left to do: mounts from there."""
 
         def arrive(transfer: Transfer) -> Transfer:
             return _after(transfer, self._carrier.arrive(transfer, blobs.reader(transfer.want), moves))
 
         large = [transfer for transfer in todo if (transfer.want.size or 0) > _SMALL]
         small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
-        rest = [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
-        pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
-
-        def place(pair: tuple[Transfer, str]) -> None:
-            self._carrier.place(pair[0], pair[1], blobs.reader(pair[0].want), moves)
-
-        in_threads(place, pairs, parallel=survey.PARALLEL)
+        return [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
 
     # --- manifests -------------------------------------------------------------------------------
 
@@ -183,5 +201,4 @@ def _after(transfer: Transfer, repository: str | None) -> Transfer:
     if repository is None:
         return replace(transfer, missing=())
     left = transfer.missing[transfer.missing.index(repository) + 1 :]
-    # A repository or two to mount from are enough, also where a thousand need the blob.
-    return replace(transfer, missing=left, candidates=(repository, *transfer.candidates[:1]))
+    return replace(transfer, missing=left, candidates=(repository,))
