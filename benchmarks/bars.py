@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from results import Results, Run, passes, peak, ratios, totals
@@ -85,14 +85,24 @@ def _scale(results: Results) -> Iterator[Bar]:
     for title, what in (("plan", "planning"), ("build", "composing")):
         cpu = cells[title]["cpu"] if title in cells else None
         yield _bar(f"{what} 1,000 images, CPU", "under 5 s", cpu, lambda v: v < 5, lambda v: f"{v:.1f} s")
-    rate = 1000 / cells["push"]["seconds"] if "push" in cells else None
-    yield _bar("images pushed in a second", "50 or more", rate, lambda v: v >= 50, lambda v: f"{v:.0f}")
+    yield _rate(cells)
+
+
+def _rate(cells: Mapping[str, Mapping[str, float]]) -> Bar:
+    """Images that were composed and pushed in a second, where every config is new and no layer is; `of` those that
+    the registry alone takes."""
+    what, limit = "images pushed in a second", "50, or 80 %"
+    if "push, changed" not in cells:
+        return Bar(what=what, limit=limit, measured="not measured", met=None)
+    rate, alone = (1000 / cells[name]["seconds"] for name in ("push, changed", "the registry alone"))
+    met = rate >= 50 or rate >= 0.8 * alone
+    return Bar(what=what, limit=limit, measured=f"{rate:.0f} of {alone:.0f}", met=met)
 
 
 def _memory(results: Results) -> Bar:
     cases = [case for part in results.parts.values() for name, case in part.items() if name in OURS]
     peaks = [peak(runs) for case in cases for runs in case.steps.values()]
-    peaks += [row["peak"] for row in results.scale["rows"]] if results.scale else []
+    peaks += [row["peak"] for row in results.scale["rows"] if row["peak"] is not None] if results.scale else []
     most = max(peaks, default=None)
     what = "peak memory of any command"
     return _bar(what, "under 100 MB", most, lambda v: v < 100 * MB, lambda v: f"{v / MB:.0f} MB")

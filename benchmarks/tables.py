@@ -188,7 +188,12 @@ def scale_table(results: Results) -> str:
     """A row for each number of images and command."""
     assert results.scale is not None
     rows = [
-        [f"{row['images']:,} {row['command']}", f"{row['seconds']:.2f}", f"{row['cpu']:.2f}", mib(row["peak"])]
+        [
+            f"{row['images']:,} {row['command']}",
+            f"{row['seconds']:.2f}",
+            "" if row["cpu"] is None else f"{row['cpu']:.2f}",
+            "" if row["peak"] is None else mib(row["peak"]),
+        ]
         for row in results.scale["rows"]
     ]
     return table(["images, command", "seconds", "CPU", "peak memory"], rows)

@@ -61,6 +61,7 @@ class _Reader:
 
     def __init__(self, document: yamlfile.Document) -> None:
         self.document = document
+        self._directories: dict[tuple[str | int, str], Directory] = {}
 
     def fail(self, path: KeyPath, message: str) -> LockError:
         problem = self.document.problem(path, message)
@@ -240,10 +241,16 @@ class _Reader:
         )
 
     def directory(self, path: KeyPath, value: Any) -> Directory | None:
+        # A base's directories stand in each image on it.
+        known = self._directories.get((path[-1], str(value)))
+        if known is not None:
+            return known
         name = self.safe_path(path, path[-1])
         if value is None:
             return None
         match = re.fullmatch(r"([0-7]{4}) ([0-9]{1,10}):([0-9]{1,10})", str(value))
         if match is None:
             raise self.fail(path, "mode and owner are expected, as in '0755 0:0'")
-        return Directory(path=name, mode=int(match[1], 8), uid=int(match[2]), gid=int(match[3]))
+        directory = Directory(path=name, mode=int(match[1], 8), uid=int(match[2]), gid=int(match[3]))
+        self._directories[path[-1], str(value)] = directory
+        return directory
