@@ -66,7 +66,7 @@ class Carrier:
             moves.fail(repository, want, error)
             return "failed"
         if there:
-            self._arrived(want, repository, 0, moves)
+            self.arrived(want, repository, 0, moves)
         return "there" if there else "refused"
 
     def _send(self, want: Want, repository: str, read: Reader, moves: Moves) -> bool:
@@ -81,10 +81,11 @@ class Carrier:
         except LayerbuildError as error:
             moves.fail(repository, want, error)
             return False
-        self._arrived(want, repository, want.size or 0, moves)
+        self.arrived(want, repository, want.size or 0, moves)
         return True
 
-    def _arrived(self, want: Want, repository: str, sent: int, moves: Moves) -> None:
+    def arrived(self, want: Want, repository: str, sent: int, moves: Moves) -> None:
+        """A blob is in a repository now, whoever brought it. `sent` bytes went there."""
         moves.count(want, sent)
         if self._destination.host is not None:
             full_name = self._destination.full_name(repository)

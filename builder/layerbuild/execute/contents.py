@@ -128,12 +128,15 @@ class Contents:
         Raises:
             SourceError, StoreError, LockError: as `open`.
         """
-        sha256 = content.sha256 or ""
-        facts = self.store.facts(sha256)
-        if facts is None or facts.safetensors is None or (facts.safetensors and facts.addnet is None):
-            with self._progress.task(f"read {sha256[:12]}", content.size) as task:
+        if not self.learnt(content):
+            with self._progress.task(f"read {(content.sha256 or '')[:12]}", content.size) as task:
                 for chunk in self.verified(content):
                     task.advance(len(chunk))
+
+    def learnt(self, content: Content) -> bool:
+        """Whether all is known that can be learnt from a model."""
+        facts = self.store.facts(content.sha256 or "")
+        return facts is not None and (facts.safetensors is False or bool(facts.safetensors and facts.addnet))
 
     def ensure(self, contents: Iterable[Content]) -> None:
         """Fetch what is missing, several at a time.

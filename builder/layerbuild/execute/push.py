@@ -7,7 +7,8 @@ arrived stays and the next run continues with the rest. One image that fails doe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.destinations import Destination
@@ -16,9 +17,10 @@ from layerbuild.execute import survey
 from layerbuild.execute.blobs import Blobs, config_of, read_config
 from layerbuild.execute.build import Built, BuiltImage
 from layerbuild.execute.carrier import Carrier
+from layerbuild.execute.mover import SMALL_AT_ONCE, Mover
 from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import Packer
-from layerbuild.execute.parallel import attempts, in_threads
+from layerbuild.execute.parallel import attempts
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
@@ -27,11 +29,8 @@ from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
 
-SMALL_AT_ONCE = 8
-"""Small blobs and manifests that are sent at a time: on these a registry spends its own time, not the line's."""
-
-_SMALL = 1024 * 1024
-"""Bytes up to which a blob is small."""
+if TYPE_CHECKING:
+    from layerbuild.execute.team import Team
 
 
 @dataclass(kw_only=True)
@@ -41,6 +40,7 @@ class Pusher:
     Attributes:
         repositories: image of the project -> where it lands.
         sent: digest -> bytes of what has gone there already in this run.
+        team: sends large layers from elsewhere.
     """
 
     destination: Destination
@@ -51,6 +51,7 @@ class Pusher:
     open_base: Callable[[str], BaseSource]
     repositories: Mapping[str, str]
     sent: Mapping[str, int] = field(default_factory=dict)
+    team: Team | None = None
 
     def __post_init__(self) -> None:
         self._carrier = Carrier(self.destination, self.store, self.progress)
@@ -105,41 +106,8 @@ class Pusher:
         stale = {image.composed.name for (image, _), digest in zip(pairs, found, strict=True) if digest != image.digest}
         return {image.composed.name for image in images} - stale, known
 
-    # --- blobs -----------------------------------------------------------------------------------
-
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
-        """Each blob into one repository that lacks it, then into the others: by mounts, where those work."""
-        mounted = in_threads(lambda transfer: self._mount_first(transfer, moves), todo, parallel=survey.PARALLEL)
-        rest = [transfer for transfer in mounted if transfer.candidates]
-        rest += self._arrive([transfer for transfer in mounted if not transfer.candidates], blobs, moves)
-        pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
-
-        def mount(pair: tuple[Transfer, str]) -> bool:
-            return self._carrier.mount(*pair, moves) == "refused"
-
-        refused = in_threads(mount, pairs, parallel=survey.PARALLEL)
-        again = [(transfer, name) for (transfer, name), left in zip(pairs, refused, strict=True) if left]
-        self._arrive([replace(transfer, missing=(name,), candidates=()) for transfer, name in again], blobs, moves)
-
-    def _mount_first(self, transfer: Transfer, moves: Moves) -> Transfer:
-        """What is left to do when the first repository has it, if that can be by a mount. No candidates are left
-        where it must be sent."""
-        if not transfer.candidates:
-            return transfer
-        repository, *others = transfer.missing
-        if self._carrier.mount(transfer, repository, moves) == "refused":
-            return replace(transfer, candidates=())
-        return replace(transfer, missing=tuple(others))
-
-    def _arrive(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> list[Transfer]:
-        """Each blob is sent to one repository that lacks it. What is left to do: mounts from there."""
-
-        def arrive(transfer: Transfer) -> Transfer:
-            return _after(transfer, self._carrier.arrive(transfer, blobs.reader(transfer.want), moves))
-
-        large = [transfer for transfer in todo if (transfer.want.size or 0) > _SMALL]
-        small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
-        return [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
+        Mover(carrier=self._carrier, blobs=blobs, moves=moves, team=self.team).move(todo)
 
     # --- manifests -------------------------------------------------------------------------------
 
@@ -194,11 +162,3 @@ class Pusher:
         separator = ":" if self.destination.host is None else "/"
         references = tuple(f"{where}{separator}{image.repository}:{tag}" for tag in image.tags)
         return PushedImage(name=image.composed.name, digest=image.digest, references=references)
-
-
-def _after(transfer: Transfer, repository: str | None) -> Transfer:
-    """What is left to do for a blob that has arrived in a repository: nothing where it has arrived in none."""
-    if repository is None:
-        return replace(transfer, missing=())
-    left = transfer.missing[transfer.missing.index(repository) + 1 :]
-    return replace(transfer, missing=left, candidates=(repository,))
