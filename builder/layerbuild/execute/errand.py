@@ -154,7 +154,7 @@ def _explained(error: BaseException, name: str) -> LayerbuildError:
     absent = error if isinstance(error, ImportError | AttributeError) else error.__cause__
     if isinstance(absent, ImportError | AttributeError):
         # Neither holds more than names of modules and of what is in them.
-        hint = "install this version of layerbuild there, for the scheduler and for the workers"
+        hint = "install this version of layerbuild there, for the workers and for the scheduler"
         return ExecutorError(f"{name} cannot run layerbuild's tasks", cause=str(absent)[:200], hint=hint)
     if isinstance(error, Exception):
         return unforeseen(error)
