@@ -26,7 +26,7 @@ from typing import Any
 
 import harness
 import scale
-from layerbuild.execute.push import SMALL_AT_ONCE
+from layerbuild.execute.mover import SMALL_AT_ONCE
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 

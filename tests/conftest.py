@@ -21,5 +21,6 @@ pytest_plugins = [
     "fixtures.gitrepo",
     "fixtures.registry",
     "fixtures.project",
+    "fixtures.cluster",
     "fixtures.container",
 ]

@@ -14,8 +14,11 @@ from pathlib import Path
 from types import ModuleType
 
 import click
+import dask
 import jinja2.runtime
 import pytest
+import yaml
+from distributed.cli import dask_scheduler, dask_worker
 
 from builders import images_of
 from layerbuild import __version__
@@ -151,6 +154,40 @@ def test_what_registries_take_is_as_known() -> None:
         largest = int(row[1].removesuffix(" MiB ")) << 20 if row[1].strip() else None
         told |= {host: Limits(streams=row[2] == "no", largest=largest) for host in re.findall(r"`([^`]+)`", row[0])}
     assert told == dict(KNOWN)
+
+
+def test_the_cluster_is_one() -> None:
+    text = read("docs/cluster.md")
+    (example,) = [yaml.safe_load(block) for _, block in EXAMPLE.findall(text)]
+    assert (example["apiVersion"], example["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
+    calls = []
+    for part in ("worker", "scheduler"):
+        pod = example["spec"][part]["spec"]
+        (container,) = pod["containers"]
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        assert {mount["name"] for mount in container.get("volumeMounts", [])} == volumes
+        calls.append([str(argument) for argument in container["args"]])
+    service, (container,) = example["spec"]["scheduler"]["service"], example["spec"]["scheduler"]["spec"]["containers"]
+    assert service["selector"]["dask.org/cluster-name"] == example["metadata"]["name"]
+    assert f"service/{example['metadata']['name']}-scheduler" in text
+    assert {port["targetPort"] for port in service["ports"]} == {port["name"] for port in container["ports"]}
+    # What Dask's own command line understands.
+    calls += [
+        shlex.split(line) for _, block in FENCE.findall(text) for line in block.splitlines() if line[:5] == "dask "
+    ]
+    known = {"worker": dask_worker.main, "scheduler": dask_scheduler.main}
+    assert len(calls) == 4
+    for program, what, *arguments in calls:
+        assert program == "dask" and {word for word in arguments if word[:2] == "--"} <= set(options(known[what]))
+
+
+def test_settings_of_dask_exist() -> None:
+    text = read("docs/cluster.md")
+    for name in re.findall(r"\bdistributed\.(?!dask)[a-z.-]+[a-z]", text):
+        assert dask.config.get(name, "absent") != "absent", name
+    for name in re.findall(r"\bDASK_(\w+)", text):
+        if "__" in name:
+            assert dask.config.get(name.lower().replace("__", "."), "absent") != "absent", name
 
 
 # --- output ----------------------------------------------------------------------------------------

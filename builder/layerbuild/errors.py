@@ -19,6 +19,7 @@
     │   └── Damaged                     something in it was; it is removed, and can be had anew
     ├── NotReproducible        exit 1   a layer came out different from its receipt
     ├── WrongImage             exit 1   a pushed image is not what the lock makes
+    ├── ExecutorError          exit 1   other machines that make layers: gone, or not fit for it
     └── ImagesFailed           exit 1   some images of a run failed; the others are done
 
 Each error has three parts, and the command line prints them in this order: `message` (what failed,
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _LISTED = 20
 """Failures that one error tells of."""
@@ -53,6 +54,10 @@ class LayerbuildError(Exception):
         self.cause = cause
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of other machines come home. What a constructor takes is not what it leaves in `args`.
+        return _restored, (type(self), self.args, self.__dict__)
+
     @property
     def brief(self) -> str:
         """Message and cause in one line, for lists of what went wrong."""
@@ -65,6 +70,12 @@ class LayerbuildError(Exception):
         if self.hint:
             parts.append(f"try: {self.hint}")
         return "\n".join(parts)
+
+
+def _restored(kind: type[LayerbuildError], args: tuple[object, ...], state: Mapping[str, object]) -> LayerbuildError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(LayerbuildError):
@@ -178,6 +189,10 @@ class WrongImage(LayerbuildError):
     """A pushed image is not what the lock makes."""
 
 
+class ExecutorError(LayerbuildError):
+    """Other machines that make layers cannot be reached, died, or are not fit for it."""
+
+
 class ImagesFailed(LayerbuildError):
     """Some images of a run failed; the others are done.
 
@@ -212,3 +227,18 @@ def raise_failed(failed: Mapping[str, LayerbuildError], total: int) -> None:
     if not others and len(failed) == total:
         raise first
     raise ImagesFailed(failed, total)
+
+
+def unforeseen(error: Exception) -> LayerbuildError:
+    """What stands for an exception that nobody raised on purpose, where it leaves the program.
+
+    Its own message may hold anything, also a signed address: the kind of error has to do.
+    """
+    if isinstance(error, OSError):
+        what = f"{error.filename} cannot be used" if error.filename else "reading or writing failed"
+        return LayerbuildError(what, cause=error.strerror, hint="check the disk, and who may read and write there")
+    return LayerbuildError(
+        f"layerbuild itself failed ({type(error).__name__})",
+        cause="this is a defect, not something that you did",
+        hint="run the command with --debug, and report what it shows",
+    )

@@ -10,6 +10,7 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.machines import team_at
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import UsageError, raise_failed
 from layerbuild.execute.build import Builder, BuiltImage, distinct
@@ -21,6 +22,7 @@ from layerbuild.images import ImageDeclaration
 @options.selection
 @click.option("--check", "check_only", is_flag=True, help="Make every layer again, and compare it with its receipts.")
 @options.cache_from
+@options.executor
 @options.insecure
 @options.frozen
 @options.as_json
@@ -38,16 +40,20 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     Examples:
       layerbuild build
       layerbuild build --cache-from ghcr.io/acme/a1111-sd15:latest
+      layerbuild build --executor tcp://dask:8786
       layerbuild build --check 'a1111-*'
     """
     if arguments["check_only"] and (arguments["cache_from"] or arguments["trust_receipts"]):
         raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")
+    if arguments["check_only"] and arguments["executor"]:
+        raise UsageError("--check believes nobody, also no other machine", hint="leave --check or --executor out")
     workspace = Workspace(obj, insecure=arguments["insecure"])
     selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock())
     if arguments["check_only"]:
         _check(builder, selected, json_output=arguments["json_output"])
         return
+    builder.team = team_at(arguments["executor"], workspace, builder)
     adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
     changed = workspace.record(builder, built.images, frozen=arguments["frozen"])

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from layerbuild import __version__
-from layerbuild.errors import LayerbuildError
+from layerbuild.errors import LayerbuildError, unforeseen
 
 _COMMANDS = {
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
@@ -94,25 +94,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        what = f"{error.filename} cannot be used" if error.filename else "reading or writing failed"
-        _print_error(
-            LayerbuildError(what, cause=error.strerror, hint="check the disk, and who may read and write there")
-        )
-        sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        # A message may hold anything, also a signed address: the kind of error has to do.
-        _print_error(
-            LayerbuildError(
-                f"layerbuild itself failed ({type(error).__name__})",
-                cause="this is a defect, not something that you did",
-                hint="run the command with --debug, and report what it shows",
-            )
-        )
+        _print_error(unforeseen(error))
         sys.exit(1)
 
 

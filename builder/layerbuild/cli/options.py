@@ -87,3 +87,12 @@ def cache_from(command: F) -> F:
         help="Take over layers that this image has, once every byte was held against the lock's pins.",
     )
     return named(trust(command))
+
+
+def executor(command: F) -> F:
+    """`--executor ADDRESS`: see `machines.team_at`."""
+    return click.option(
+        "--executor",
+        metavar="ADDRESS",
+        help="Have model layers made and sent by the workers of the Dask scheduler at tcp://HOST:8786 or tls://HOST:8786.",
+    )(command)

@@ -9,6 +9,7 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, size
+from layerbuild.cli.machines import team_at
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import raise_failed
 from layerbuild.execute.direct import Direct
@@ -25,6 +26,7 @@ from layerbuild.execute.report import Report
     help="Stream models from their source to DEST, and keep nothing of them on this machine.",
 )
 @options.cache_from
+@options.executor
 @options.insecure
 @options.frozen
 @options.as_json
@@ -45,6 +47,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
       layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
+      layerbuild push ghcr.io/acme --executor tcp://dask:8786   Dask workers fetch, hash and send the models
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
@@ -52,6 +55,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
+    where = arguments["destination"]
+    builder.team = team_at(arguments["executor"], workspace, builder, destination=where, direct=direct)
     adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
     workspace.record(builder, built.images, frozen=arguments["frozen"])
@@ -64,6 +69,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         open_base=workspace.open_base,
         repositories=builder.repositories,
         sent=direct.sent,
+        team=builder.team,
     )
     report = pusher.run(built)
     if arguments["json_output"]:

@@ -11,28 +11,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from layerbuild import http, images, lockhistory, lockparse, locktext, project, selection
+from layerbuild import images, lockhistory, lockparse, locktext, project, selection
 from layerbuild.baseimage import BaseSource, directories, open_base
 from layerbuild.cli.display import make_progress
-from layerbuild.destinations import Destination, open_destination
 from layerbuild.errors import LockError, Problem, ProjectError, UsageError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
-from layerbuild.execute.contents import Contents
+from layerbuild.execute.station import Station
 from layerbuild.image import BaseImage
 from layerbuild.images import ImageDeclaration
 from layerbuild.locked import drift, refuse
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
-from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import config_of, read_object
-from layerbuild.sources import Context
-from layerbuild.store import Store
 
 
-class Workspace:
-    """Everything a command works with. Parts are made when they are first used.
+class Workspace(Station):
+    """Everything a command works with: this machine, and a project. Parts are made when they are first used.
 
     Args:
         options: of the command group: `project`, `quiet`.
@@ -44,10 +38,8 @@ class Workspace:
         start = Path(options.get("project") or ".").absolute()
         if not start.is_dir():
             raise UsageError(f"{start} is not a directory")
-        self.root = project.find_root(start)
-        self.progress = make_progress(quiet=bool(options.get("quiet")))
-        self._insecure = insecure
-        self._offline = offline
+        progress = make_progress(quiet=bool(options.get("quiet")))
+        super().__init__(project.find_root(start), progress, os.environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
 
     @cached_property
@@ -78,39 +70,6 @@ class Workspace:
             refuse({"": drifted})
         return selection.changed(chosen, now, lockhistory.lock_at(self.root, changed_since, os.environ))
 
-    @cached_property
-    def store(self) -> Store:
-        """This machine's cache."""
-        named = os.environ.get("LAYERBUILD_STORE")
-        return Store(Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild"))
-
-    @cached_property
-    def client(self) -> http.Client:
-        """The HTTP client."""
-        return http.Client()
-
-    @cached_property
-    def clients(self) -> Clients:
-        """Registry clients by host."""
-        return Clients(self.client, os.environ, insecure=frozenset(self._insecure))
-
-    @cached_property
-    def context(self) -> Context:
-        """What sources are given."""
-        return Context(
-            client=self.client,
-            project=self.root,
-            cache=self.store.root,
-            environ=os.environ,
-            hash_file=self._hash_file,
-            progress=self.progress,
-            offline=self._offline,
-        )
-
-    def _hash_file(self, path: Path) -> Any:
-        with self.progress.task(f"read {path.name}", path.stat().st_size) as task:
-            return self.store.hash_local(path, task.advance)
-
     def lock_or_none(self) -> Lock | None:
         """The lock, if there is one. Read each time, because others may write it, and parsed where it is another."""
         path = self.project.lockfile
@@ -133,16 +92,8 @@ class Workspace:
             raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
         return found
 
-    def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
-        """Contents by digest.
-
-        Args:
-            keep: what is fetched stays in the store.
-        """
-        return Contents(self.store, self.context, lock, self.progress, keep=keep)
-
     def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
-        """What builds images from `lock`. See `contents`."""
+        """What builds images from `lock`. See `Station.contents`."""
         return Builder(
             images=self.images,
             lock=lock,
@@ -202,10 +153,6 @@ class Workspace:
         if problems:
             raise ProjectError(problems)
         return result
-
-    def destination(self, text: str) -> Destination:
-        """Where images go. A relative directory is relative to where the command runs."""
-        return open_destination(text, client_for=self.clients, directory=Path.cwd())
 
     # --- the lock, written -------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from layerbuild.baseimage import BaseSource
 from layerbuild.execute.build import BuiltImage
 from layerbuild.execute.pack import Packer
+from layerbuild.layering import ComposedLayer
 from layerbuild.model import Readable
 from layerbuild.plan import Want
 
@@ -50,6 +51,7 @@ class _Blob:
     title: str
     key: str | None
     base: bool
+    layer: ComposedLayer | None
     read: Reader
     # In the order of the images; a dict, because a thousand of them may share a layer.
     repositories: dict[str, None]
@@ -91,6 +93,7 @@ class Blobs:
                 made.title,
                 lambda a=layer, b=made: self._packer.readable(a, b),
                 key=made.key,
+                layer=layer,
             )
 
     def _note(
@@ -102,11 +105,12 @@ class Blobs:
         read: Callable[..., Readable],
         *,
         key: str | None = None,
+        layer: ComposedLayer | None = None,
         base: bool = False,
     ) -> None:
         blob = self._blobs.get(digest)
         if blob is None:
-            blob = _Blob(size=size, title=title, key=key, base=base, read=read, repositories={}, images=[])
+            blob = _Blob(size=size, title=title, key=key, base=base, layer=layer, read=read, repositories={}, images=[])
             self._blobs[digest] = blob
         blob.repositories[image.repository] = None
         blob.images.append(image.composed.name)
@@ -128,3 +132,7 @@ class Blobs:
     def reader(self, want: Want) -> Reader:
         """What opens the blob."""
         return self._blobs[want.digest or ""].read
+
+    def layer(self, want: Want) -> ComposedLayer | None:
+        """The layer that the blob is; None for one of a base."""
+        return self._blobs[want.digest or ""].layer

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
 from layerbuild.errors import LayerbuildError, NotReproducible, ProjectError, raise_failed
@@ -19,9 +19,12 @@ from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
-from layerbuild.model import Content, Descriptor, Facts, Receipt, sha256_hex
+from layerbuild.model import Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.registry.manifests import layers_of, nonsense, read_object
+
+if TYPE_CHECKING:
+    from layerbuild.execute.team import Team
 
 FetchBase = Callable[[LockedBase], BaseImage]
 
@@ -111,6 +114,7 @@ class Builder:
 
     Attributes:
         outlet_for: gives the outlet that takes layers of those images while they are made.
+        team: has large layers made elsewhere.
     """
 
     images: Sequence[ImageDeclaration]
@@ -119,6 +123,7 @@ class Builder:
     progress: Progress
     fetch_base: FetchBase
     outlet_for: Callable[[Sequence[ComposedImage]], Outlet] | None = None
+    team: Team | None = None
 
     def __post_init__(self) -> None:
         self.packer = Packer(self.contents, self.lock, self.progress)
@@ -180,24 +185,19 @@ class Builder:
     def _make(self, composed: Sequence[ComposedImage], made: Made) -> Made:
         """`made`, and every layer beyond it."""
         layers = {identity: layer for identity, layer in distinct(composed).items() if identity not in made}
-        return {**made, **dict(zip(layers, attempts(self.packer.build, list(layers.values())), strict=True))}
+        away = self.team.making() if self.team is not None else None
+        results = attempts(self.packer.build, list(layers.values()), away=away)
+        return {**made, **dict(zip(layers, results, strict=True))}
 
     def learn(self, composed: Sequence[ComposedImage]) -> Mapping[str, LayerbuildError]:
         """Fetch the models whose facts nobody has learnt while their layers were made, and take all facts into
         the lock. Returns what failed, by sha256."""
         wanted = sorted({sha256 for image in composed for sha256 in image.pending})
         contents = {m.content.sha256: m.content for image in composed for m in image.models}
-        results = attempts(self._learn, [contents[sha256] for sha256 in wanted])
+        away = self.team.learning(distinct(composed).values()) if self.team is not None else None
+        results = attempts(self.contents.learn, [contents[sha256] for sha256 in wanted], away=away)
         self.lock = replace(self.lock, files=self._facts(wanted))
         return {sha256: r for sha256, r in zip(wanted, results, strict=True) if isinstance(r, LayerbuildError)}
-
-    def _learn(self, content: Content) -> None:
-        sha256 = content.sha256 or ""
-        facts = self.contents.store.facts(sha256)
-        if facts is None or facts.safetensors is None or (facts.safetensors and facts.addnet is None):
-            with self.progress.task(f"read {sha256[:12]}", content.size) as task:
-                for chunk in self.contents.verified(content):
-                    task.advance(len(chunk))
 
     def _facts(self, names: Iterable[str]) -> Mapping[str, Facts]:
         files = dict(self.lock.files)

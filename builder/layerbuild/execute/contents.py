@@ -94,7 +94,7 @@ class Contents:
             return
         if not self.store.has(content):
             if not self.keep:
-                origin = self._origin(content)
+                origin = self.origin(content)
                 yield from source_for(origin.pin.source, self._context).open(origin.pin, origin.file, offset=offset)
                 return
             self.ensure([content])
@@ -122,6 +122,22 @@ class Contents:
         unique = {content.id: content for content in contents}
         return [content for content in unique.values() if not self.store.has(content)]
 
+    def learn(self, content: Content) -> None:
+        """Read a model whose facts nobody has learnt while its bytes passed by; fetch it if it is not here.
+
+        Raises:
+            SourceError, StoreError, LockError: as `open`.
+        """
+        if not self.learnt(content):
+            with self._progress.task(f"read {(content.sha256 or '')[:12]}", content.size) as task:
+                for chunk in self.verified(content):
+                    task.advance(len(chunk))
+
+    def learnt(self, content: Content) -> bool:
+        """Whether all is known that can be learnt from a model."""
+        facts = self.store.facts(content.sha256 or "")
+        return facts is not None and (facts.safetensors is False or bool(facts.safetensors and facts.addnet))
+
     def ensure(self, contents: Iterable[Content]) -> None:
         """Fetch what is missing, several at a time.
 
@@ -131,7 +147,7 @@ class Contents:
         """
         missing = self.missing(contents)
         for content in missing:
-            self._origin(content)
+            self.origin(content)
         in_threads(self._fetch, missing)
 
     def ensure_small(self, contents: Iterable[Content]) -> None:
@@ -153,7 +169,12 @@ class Contents:
     def _locked(self, content: Content, what: str) -> AbstractContextManager[None]:
         return self.store.locked(content, lambda: self._progress.note(f"{what}: waiting for another run to fetch it"))
 
-    def _origin(self, content: Content) -> Origin:
+    def origin(self, content: Content) -> Origin:
+        """Where a content can be had.
+
+        Raises:
+            LockError: the lock does not say.
+        """
         origin = self._origins.get(content.id)
         if origin is None:
             raise LockError(
@@ -163,14 +184,14 @@ class Contents:
         return origin
 
     def _fetch(self, content: Content) -> None:
-        origin = self._origin(content)
+        origin = self.origin(content)
         with self._progress.task(f"fetch {origin.name} {origin.file.path}", self.size(content)) as task:
             for chunk in self._arriving(content, keep=True):
                 task.advance(len(chunk))
 
     def _arriving(self, content: Content, *, keep: bool | None = None) -> Iterator[bytes]:
         """All bytes of a content that is not here, from its source. Two that want the same share one download."""
-        origin = self._origin(content)
+        origin = self.origin(content)
         keep = self.keep if keep is None else keep
         what = f"{origin.name} ({origin.file.path})"
         if not keep:
@@ -237,7 +258,7 @@ class Contents:
         """
         if self.store.has(content):
             return read_exactly(self.store.open(content, offset), length)
-        origin = self._origin(content)
+        origin = self.origin(content)
         source = source_for(origin.pin.source, self._context)
         return read_exactly(source.open(origin.pin, origin.file, offset=offset, length=length), length)
 

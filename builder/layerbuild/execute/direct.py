@@ -18,10 +18,12 @@ class Direct:
 
     Attributes:
         sent: digest -> bytes.
+        places: digest -> the repository that has it now.
     """
 
     def __init__(self, destination: Destination, store: Store, progress: Progress) -> None:
         self.sent: dict[str, int] = {}
+        self.places: dict[str, str] = {}
         self._destination = destination
         self._store = store
         self._progress = progress
@@ -33,8 +35,25 @@ class Direct:
         for image in images:
             for layer in image.layers:
                 if layer.instance is not None:
-                    self._repositories.setdefault(layer.id, {})[image.repository] = None
+                    self.need(layer.id, [image.repository])
         return self
+
+    def need(self, layer: LayerId, repositories: Iterable[str]) -> None:
+        """These need the layer too."""
+        self._repositories.setdefault(layer, {}).update(dict.fromkeys(repositories))
+
+    def repositories(self, layer: LayerId) -> tuple[str, ...]:
+        """Where it is needed."""
+        return tuple(self._repositories.get(layer, ()))
+
+    def arrived(self, digest: str, repository: str, sent: int) -> None:
+        """A blob is in a repository now; `sent` bytes of it went there, 0 if it was there already."""
+        with self._lock:
+            self.places[digest] = repository
+            if sent:
+                self.sent[digest] = sent
+        if self._destination.host is not None:
+            self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
 
     def __call__(self, layer: ComposedLayer, size: int, opened: Callable[[], Iterator[bytes]]) -> str:
         """Sends a layer of `size` bytes; gives its digest.
@@ -56,10 +75,7 @@ class Direct:
             except DestinationError as error:
                 failure = failure or error
                 continue
-            with self._lock:
-                self.sent[digest] = size
-            if self._destination.host is not None:
-                self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
+            self.arrived(digest, repository, size)
             return digest
         assert failure is not None
         raise failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from layerbuild.errors import LayerbuildError
 from layerbuild.execute.build import BuiltImage
@@ -43,6 +44,10 @@ class Moves:
     def failure(self, repository: str, want: Want) -> LayerbuildError:
         """Why not."""
         return self._failures[repository, want.digest or ""]
+
+    def left(self, want: Want, repositories: Iterable[str]) -> tuple[str, ...]:
+        """Those that a blob can still be put into."""
+        return tuple(name for name in repositories if (name, want.digest or "") not in self._failures)
 
     def check(self, image: BuiltImage) -> None:
         """Raise what kept a blob from where the image needs it."""

@@ -137,7 +137,14 @@ class Packer:
 
     def make(self, layer: ComposedLayer) -> BuiltLayer:
         """Pack the layer, compare it with its receipt, and remember it."""
-        receipt = self.derive(layer, keep=self.contents.store.add_blob)
+        return self.remember(layer, self.derive(layer, keep=self.contents.store.add_blob))
+
+    def remember(self, layer: ComposedLayer, receipt: Receipt) -> BuiltLayer:
+        """Keep the receipt of a layer that was just made, here or on a machine that works for this one.
+
+        Raises:
+            NotReproducible: another receipt contradicts it.
+        """
         made = known_blob(receipt, layer.algorithm)
         assert made is not None
         self._compare(receipt, layer)

@@ -7,37 +7,30 @@ arrived stays and the next run continues with the rest. One image that fails doe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.destinations import Destination
-from layerbuild.errors import (
-    BlobUnknown,
-    ContentMismatch,
-    Damaged,
-    DestinationDown,
-    DestinationError,
-    LayerbuildError,
-)
+from layerbuild.errors import BlobUnknown, LayerbuildError
 from layerbuild.execute import survey
-from layerbuild.execute.blobs import Blobs, Reader, config_of, read_config
+from layerbuild.execute.blobs import Blobs, config_of, read_config
 from layerbuild.execute.build import Built, BuiltImage
+from layerbuild.execute.carrier import Carrier
+from layerbuild.execute.mover import SMALL_AT_ONCE, Mover
 from layerbuild.execute.moves import Moves
-from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
-from layerbuild.execute.parallel import attempts, in_threads
+from layerbuild.execute.pack import Packer
+from layerbuild.execute.parallel import attempts
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
-from layerbuild.model import Readable, sha256_hex
+from layerbuild.model import sha256_hex
 from layerbuild.plan import Transfer, Want, transfers
 from layerbuild.progress import Progress
 from layerbuild.store import Store
 
-SMALL_AT_ONCE = 8
-"""Small blobs and manifests that are sent at a time: on these a registry spends its own time, not the line's."""
-
-_SMALL = 1024 * 1024
-"""Bytes up to which a blob is small."""
+if TYPE_CHECKING:
+    from layerbuild.execute.team import Team
 
 
 @dataclass(kw_only=True)
@@ -47,6 +40,7 @@ class Pusher:
     Attributes:
         repositories: image of the project -> where it lands.
         sent: digest -> bytes of what has gone there already in this run.
+        team: sends large layers from elsewhere.
     """
 
     destination: Destination
@@ -57,6 +51,10 @@ class Pusher:
     open_base: Callable[[str], BaseSource]
     repositories: Mapping[str, str]
     sent: Mapping[str, int] = field(default_factory=dict)
+    team: Team | None = None
+
+    def __post_init__(self) -> None:
+        self._carrier = Carrier(self.destination, self.store, self.progress)
 
     def run(self, built: Built) -> Report:
         """Send what the destination lacks of the images that could be built.
@@ -108,75 +106,8 @@ class Pusher:
         stale = {image.composed.name for (image, _), digest in zip(pairs, found, strict=True) if digest != image.digest}
         return {image.composed.name for image in images} - stale, known
 
-    # --- blobs -----------------------------------------------------------------------------------
-
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
-        """Each blob into one repository that lacks it, then into the others: by mounts, where those work."""
-
-        def arrive(transfer: Transfer) -> Transfer:
-            return self._arrive(transfer, blobs, moves)
-
-        large = [transfer for transfer in todo if (transfer.want.size or 0) > _SMALL]
-        small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
-        rest = [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
-        pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
-
-        def place(pair: tuple[Transfer, str]) -> None:
-            self._place(pair[0], pair[1], blobs.reader(pair[0].want), moves)
-
-        in_threads(place, pairs, parallel=survey.PARALLEL)
-
-    def _arrive(self, transfer: Transfer, blobs: Blobs, moves: Moves) -> Transfer:
-        """The blob into the first repository that takes it. What is left to do for it, with that to mount from."""
-        for number, repository in enumerate(transfer.missing, 1):
-            left = transfer.missing[number:]
-            if self._place(transfer, repository, blobs.reader(transfer.want), moves):
-                # A repository or two to mount from are enough, also where a thousand need the blob.
-                return replace(transfer, missing=left, candidates=(repository, *transfer.candidates[:1]))
-            failure = moves.failure(repository, transfer.want)
-            if not isinstance(failure, DestinationError):
-                # The bytes cannot be had: not for the other repositories, either.
-                for name in left:
-                    moves.fail(name, transfer.want, failure)
-                break
-        return replace(transfer, missing=())
-
-    def _place(self, transfer: Transfer, repository: str, read: Reader, moves: Moves) -> bool:
-        """The blob into a repository; whether that worked."""
-        want, candidates = transfer.want, transfer.candidates
-        digest, size = want.digest or "", want.size or 0
-        try:
-            mounted = bool(candidates) and self.destination.mount(repository, digest, candidates)
-            if not mounted:
-                self._send(repository, want, read)
-        except DestinationDown:
-            raise
-        except LayerbuildError as error:
-            moves.fail(repository, want, error)
-            return False
-        moves.count(want, 0 if mounted else size)
-        if self.destination.host is not None:
-            self.store.remember_push(self.destination.host, self.destination.full_name(repository), digest)
-        return True
-
-    def _send(self, repository: str, want: Want, read: Reader) -> None:
-        try:
-            self._send_once(repository, want, read())
-        except Damaged as error:
-            self.progress.note(f"{want.title}: {error.message}: making it anew")
-            self._send_once(repository, want, read())
-
-    def _send_once(self, repository: str, want: Want, blob: Readable) -> None:
-        try:
-            with self.progress.task(f"push {want.title}", want.size) as task:
-                self.destination.put(repository, blob, advance=task.advance)
-        except ContentMismatch as error:
-            if isinstance(blob, LayerTar | StoredBlob):
-                blob.recheck()
-            hint = error.hint
-            if want.key is not None:
-                hint = f"{hint}; if no file has changed, the lock's receipt {want.key[:16]} is wrong: remove it"
-            raise ContentMismatch(f"{want.title}: {error.message}", cause=error.cause, hint=hint) from None
+        Mover(carrier=self._carrier, blobs=blobs, moves=moves, team=self.team).move(todo)
 
     # --- manifests -------------------------------------------------------------------------------
 
@@ -211,7 +142,7 @@ class Pusher:
         located = survey.remembered([want], self.destination, self.store, {})
         candidates = located.get(want.digest or "", ())
         transfer = Transfer(want=want, action="upload", missing=want.repositories, candidates=candidates)
-        self._place(transfer, image.repository, lambda: read_config(image), moves)
+        self._carrier.place(transfer, image.repository, lambda: read_config(image), moves)
 
     def _send_again(self, image: BuiltImage, blobs: Blobs, moves: Moves) -> None:
         """What the registry said it had has gone, by garbage collection maybe: every blob is asked for anew."""

@@ -14,7 +14,7 @@ from typing import cast
 from layerbuild.errors import SourceError
 from layerbuild.sources.base import Context, Request, Source, shown
 
-__all__ = ["SCHEMES", "Context", "Request", "Source", "source_for"]
+__all__ = ["SCHEMES", "Context", "Request", "Source", "is_local", "source_for"]
 
 SCHEMES: dict[str, str] = {
     "file": "layerbuild.sources.file:FileSource",
@@ -27,6 +27,9 @@ SCHEMES: dict[str, str] = {
 }
 """Scheme -> `module:Class`."""
 
+_LOCAL = ("file", "git+file")
+"""Schemes of what only this machine has."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -36,8 +39,7 @@ def source_for(uri: str, context: Context) -> Source:
     Raises:
         SourceError: no source does; the hint names the schemes that there are.
     """
-    match = _SCHEME.match(uri)
-    scheme = match[1].lower() if match else ""
+    scheme = _scheme(uri)
     if scheme not in SCHEMES:
         raise SourceError(
             f"{shown(uri)}: " + (f"there is no source for {scheme}:" if scheme else "it has no scheme"),
@@ -47,3 +49,13 @@ def source_for(uri: str, context: Context) -> Source:
     module, _, name = SCHEMES[scheme].partition(":")
     factory = cast("Callable[[Context], Source]", getattr(importlib.import_module(module), name))
     return factory(context)
+
+
+def is_local(uri: str) -> bool:
+    """Whether only this machine can open `uri`."""
+    return _scheme(uri) in _LOCAL
+
+
+def _scheme(uri: str) -> str:
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else ""

@@ -1,0 +1,99 @@
+"""One machine's means: its store, its HTTP client, its logins, its sources. A command has one, and so has a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+
+from layerbuild import http
+from layerbuild.destinations import Destination, open_destination
+from layerbuild.execute.contents import Contents
+from layerbuild.lockmodel import Lock
+from layerbuild.model import Content
+from layerbuild.progress import Progress
+from layerbuild.registry.clients import Clients
+from layerbuild.sources import Context
+from layerbuild.store import Store
+
+
+class Station:
+    """Parts are made when they are first used.
+
+    Args:
+        root: what relative `file:` sources are relative to.
+        progress: where long work says how far it is.
+        environ: where the store's place, tokens and logins are looked for.
+        insecure: registries that are spoken to over plain HTTP.
+        offline: whether no source may be asked.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        progress: Progress,
+        environ: Mapping[str, str],
+        *,
+        insecure: Sequence[str] = (),
+        offline: bool = False,
+    ) -> None:
+        self.root = root
+        self.progress = progress
+        self.environ = environ
+        self.insecure = tuple(insecure)
+        self._offline = offline
+
+    @cached_property
+    def store(self) -> Store:
+        """This machine's cache.
+
+        Raises:
+            StoreError: it cannot be used.
+        """
+        named = self.environ.get("LAYERBUILD_STORE")
+        return Store(Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild"))
+
+    @cached_property
+    def client(self) -> http.Client:
+        """The HTTP client."""
+        return http.Client()
+
+    @cached_property
+    def clients(self) -> Clients:
+        """Registry clients by host."""
+        return Clients(self.client, self.environ, insecure=frozenset(self.insecure))
+
+    @cached_property
+    def context(self) -> Context:
+        """What sources are given."""
+        return Context(
+            client=self.client,
+            project=self.root,
+            cache=self.store.root,
+            environ=self.environ,
+            hash_file=self._hash_file,
+            progress=self.progress,
+            offline=self._offline,
+        )
+
+    def _hash_file(self, path: Path) -> Content:
+        with self.progress.task(f"read {path.name}", path.stat().st_size) as task:
+            return self.store.hash_local(path, task.advance)
+
+    def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
+        """Contents by digest.
+
+        Args:
+            keep: what is fetched stays in the store.
+        """
+        return Contents(self.store, self.context, lock, self.progress, keep=keep)
+
+    def destination(self, text: str) -> Destination:
+        """Where images go. A relative directory is relative to where the process runs.
+
+        Raises:
+            UsageError: it is no destination.
+        """
+        return open_destination(text, client_for=self.clients, directory=Path.cwd())
