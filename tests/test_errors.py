@@ -77,7 +77,8 @@ def _gone() -> NotFound:
 def test_no_traceback_travels(first: str) -> None:
     # Dask teaches pickle to take tracebacks along, for the exceptions that it finds when it is loaded.
     code = (
-        f"import {first}, layerbuild.errors, distributed, pickle, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import {first}, layerbuild.errors, distributed, pickle, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_errors import _gone; from layerbuild.execute.job import Failed, _at\n"
         "data = pickle.dumps(Failed(error=_at(_gone(), 'there')))\n"
         "assert b'geheim' not in data\n"
