@@ -47,7 +47,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
       layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
-      layerbuild push ghcr.io/acme --executor tcp://dask:8786   Dask workers fetch, hash and send the models
+      layerbuild push ghcr.io/acme --executor tcp://dask:8786   workers fetch, hash and send models
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     destination = workspace.destination(arguments["destination"])
