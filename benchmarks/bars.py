@@ -105,7 +105,7 @@ def _memory(results: Results) -> Bar:
     peaks += [row["peak"] for row in results.scale["rows"] if row["peak"] is not None] if results.scale else []
     most = max(peaks, default=None)
     what = "peak memory of any command"
-    return _bar(what, "under 100 MB", most, lambda v: v < 100 * MB, lambda v: f"{v / MB:.0f} MB")
+    return _bar(what, "under 100 MB", most, lambda v: v < 100 * MB, lambda v: f"{v / MB:.1f} MB")
 
 
 def _most(runs: Sequence[Run], key: str) -> float | None:
