@@ -24,7 +24,7 @@ from layerbuild.execute.blobs import Blobs, Reader, config_of, read_config
 from layerbuild.execute.build import Built, BuiltImage
 from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import LayerTar, Packer, StoredBlob
-from layerbuild.execute.parallel import attempts, in_threads
+from layerbuild.execute.parallel import PARALLEL, attempts, in_threads
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
@@ -64,6 +64,10 @@ class Pusher:
         Raises:
             DestinationDown: there is no destination.
         """
+        with self.destination.whole():
+            return self._run(built)
+
+    def _run(self, built: Built) -> Report:
         done, known = self._existing(built.images)
         blobs = Blobs(built.images, self.packer, self.open_base)
         wants = blobs.wants()
@@ -108,6 +112,9 @@ class Pusher:
         stale = {image.composed.name for (image, _), digest in zip(pairs, found, strict=True) if digest != image.digest}
         return {image.composed.name for image in images} - stale, known
 
+    def _at_once(self, usual: int) -> int:
+        return 1 if self.destination.ordered else usual
+
     # --- blobs -----------------------------------------------------------------------------------
 
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
@@ -118,7 +125,10 @@ class Pusher:
 
         large = [transfer for transfer in todo if (transfer.want.size or 0) > _SMALL]
         small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
-        rest = [*in_threads(arrive, large), *in_threads(arrive, small, parallel=SMALL_AT_ONCE)]
+        rest = [
+            *in_threads(arrive, large, parallel=self._at_once(PARALLEL)),
+            *in_threads(arrive, small, parallel=self._at_once(SMALL_AT_ONCE)),
+        ]
         pairs = [(transfer, repository) for transfer in rest for repository in transfer.missing]
 
         def place(pair: tuple[Transfer, str]) -> None:
@@ -185,8 +195,9 @@ class Pusher:
     ) -> dict[str, LayerbuildError]:
         """Configs, manifests and tags; what failed, by image."""
         label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
+        at_once = self._at_once(SMALL_AT_ONCE)
         with self.progress.task(label):
-            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=SMALL_AT_ONCE)
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=at_once)
         pairs = zip(images, results, strict=True)
         return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
 
