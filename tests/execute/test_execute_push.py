@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Recorder:
 
     name: str = "host/team"
     host: str | None = "host"
+    ordered: bool = False
     blobs: dict[str, set[str]] = field(default_factory=dict)
     manifests: list[tuple[str, str | None]] = field(default_factory=list)
     tagged: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -41,6 +43,9 @@ class Recorder:
     closed: frozenset[str] = frozenset()
     mounting: bool = True
     lock: Any = field(default_factory=threading.Lock)
+
+    def whole(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def full_name(self, repository: str) -> str:
         return f"team/{repository}"

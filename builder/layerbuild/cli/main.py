@@ -19,7 +19,7 @@ _COMMANDS = {
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
-    "push": ("push", "Send images to a registry or an OCI layout, only what is missing there."),
+    "push": ("push", "Send images to a registry, an OCI layout or an archive, only what is missing there."),
     "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),

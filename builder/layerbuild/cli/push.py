@@ -35,7 +35,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     """Send images to DEST, only what is missing there.
 
     DEST is a registry and a prefix, HOST[:PORT]/PREFIX, where an image lands as PREFIX/NAME:TAG (NAME is its
-    recipe's 'repository', if it has one); or oci:DIR, an OCI image layout, which needs no server.
+    recipe's 'repository', if it has one); or, without a server, oci:DIR, a directory in the OCI image layout, or
+    archive:FILE, a tar for 'docker load' and 'podman load'.
 
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
     elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
@@ -44,6 +45,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     \b
     Examples:
       layerbuild push oci:out                      every image into the directory out/
+      layerbuild push archive:images.tar           one file for docker load, podman load and skopeo
       layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
       layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry

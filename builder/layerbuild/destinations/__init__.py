@@ -21,31 +21,36 @@ def open_destination(
     """The destination that `text` names. Nothing is made or asked there yet.
 
     Args:
-        text: `oci:DIR`, or `HOST[:PORT][/PREFIX]`.
+        text: `oci:DIR`, `archive:FILE`, or `HOST[:PORT][/PREFIX]`.
         client_for: gives the client of a registry, for example `registry.clients.Clients`.
-        directory: what a relative DIR is relative to; the current directory if None.
+        directory: what a relative DIR or FILE is relative to; the current directory if None.
 
     Raises:
-        UsageError: `text` is neither.
-        DestinationError: DIR holds something else.
+        UsageError: `text` is none of these.
+        DestinationError: DIR holds something else, or FILE is something else.
     """
     if text.startswith("oci:"):
         from layerbuild.destinations.layout import LayoutDestination  # noqa: PLC0415
 
-        return LayoutDestination(text, (directory or Path()) / _directory(text))
+        return LayoutDestination(text, (directory or Path()) / _path(text, "OCI layouts", "directory"))
+    if text.startswith("archive:"):
+        from layerbuild.destinations.archive import ArchiveDestination  # noqa: PLC0415
+
+        return ArchiveDestination(text, (directory or Path()) / _path(text, "archives", "file"))
     from layerbuild.destinations.registry import RegistryDestination  # noqa: PLC0415
 
     host, prefix = _registry(text)
     return RegistryDestination(text, client_for(host), prefix)
 
 
-def _directory(text: str) -> str:
-    path = text.removeprefix("oci:")
+def _path(text: str, places: str, noun: str) -> str:
+    scheme, _, path = text.partition(":")
     if not path or ":" in path or "\0" in path:
         raise UsageError(
             f"{text!r} is not a destination",
-            cause="tools that read OCI layouts end the directory at the first ':'" if path else "it has no directory",
-            hint="write oci:DIR; images are put there under their own names and tags",
+            cause=f"tools that read {places} end the {noun} at the first ':'" if path else f"it has no {noun}",
+            hint=f"write {scheme}:{'DIR' if noun == 'directory' else 'FILE.tar'}; "
+            "images are put there under their own names and tags",
         )
     return path
 
@@ -59,7 +64,7 @@ def _registry(text: str) -> tuple[str, str]:
     )
 
     host, slash, prefix = text.partition("/")
-    hint = "write HOST[:PORT]/PREFIX, for example docker.io/acme or 127.0.0.1:5000/team, or oci:DIR"
+    hint = "write HOST[:PORT]/PREFIX, for example docker.io/acme or 127.0.0.1:5000/team, or oci:DIR, or archive:FILE"
     if "://" in text:
         raise UsageError(f"{text[:200]!r} is not a destination", cause="a destination has no scheme", hint=hint)
     if not looks_like_host(host) or not is_host(host):

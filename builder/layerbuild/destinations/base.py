@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from layerbuild.model import Readable
@@ -22,6 +23,14 @@ class Destination(Protocol):
     @property
     def host(self) -> str | None:
         """The registry, as in `Reference.host`; None where it is none. What it has can be mounted."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of what is put shows in the result. Then one thing is put at a time."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Around all that a run puts. Where the place is one file, it appears when the block ends without
+        an error, and else nothing does."""
 
     def full_name(self, repository: str) -> str:
         """The repository as the destination itself names it, its prefix included."""

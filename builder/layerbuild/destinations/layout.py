@@ -7,17 +7,15 @@ disk, and the index is replaced in one step, so that a crash at any point leaves
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import tempfile
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from layerbuild.destinations.files import counted, explained, fill, new_file, sweep, unfinished, write
 from layerbuild.destinations.layoutdir import (
     EMPTY_INDEX,
     PART,
@@ -29,13 +27,9 @@ from layerbuild.destinations.layoutdir import (
     ref_name,
     stored_manifest,
 )
-from layerbuild.errors import DestinationError
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Counter, Stream, checked, hashed
-
-_OLD = 3600
-"""Seconds after which an unfinished file that nobody holds is taken for a dead one's."""
+from layerbuild.registry.sending import Stream, checked, hashed
 
 
 class LayoutDestination:
@@ -50,13 +44,18 @@ class LayoutDestination:
     """
 
     host: str | None = None
+    ordered = False
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self._path = path
         self._made = False
-        with _explained(path):
+        with explained(f"the OCI layout {path}"):
             check_layout(path)
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """See `Destination.whole`: files of a layout appear one by one."""
+        return contextlib.nullcontext()
 
     def full_name(self, repository: str) -> str:
         """See `Destination.full_name`: a layout has no prefix."""
@@ -76,10 +75,10 @@ class LayoutDestination:
     def put(self, repository: str, blob: Readable, *, advance: Callable[[int], None]) -> None:
         """See `Destination.put`."""
         check_repository(repository, where=f"{self.name}:{repository}")
-        with _explained(self._path):
+        with self._explained():
             self._make()
-            with _counted(advance) as sent, _new_file(blob_path(self._path, blob.digest)) as part:
-                _fill(part, checked(blob, sent))
+            with counted(advance) as sent, new_file(blob_path(self._path, blob.digest)) as part:
+                fill(part, checked(blob, sent))
 
     def put_unnamed(
         self,
@@ -93,10 +92,10 @@ class LayoutDestination:
         """See `Destination.put_unnamed`."""
         check_repository(repository, where=f"{self.name}:{repository}")
         seen = hashlib.sha256()
-        with _explained(self._path):
+        with self._explained():
             self._make()
-            with _counted(advance) as sent, _part(self._path / "blobs" / "sha256") as (part, keep):
-                _fill(part, hashed(Stream(open=open, size=size, title=title), seen, sent))
+            with counted(advance) as sent, unfinished(self._path / "blobs" / "sha256") as (part, keep):
+                fill(part, hashed(Stream(open=open, size=size, title=title), seen, sent))
                 digest = f"sha256:{seen.hexdigest()}"
                 if not self.has(repository, digest, size):
                     keep(blob_path(self._path, digest))
@@ -114,7 +113,7 @@ class LayoutDestination:
         """See `Destination.put_manifest`. Without a tag the manifest is a blob that an index may name."""
         name = check_repository(repository, where=f"{self.name}:{repository}")
         digest = f"sha256:{sha256_hex(data)}"
-        with _explained(self._path):
+        with self._explained():
             self._make()
             _write(blob_path(self._path, digest), data)
             if tag is None:
@@ -140,80 +139,19 @@ class LayoutDestination:
                 _write(self._path / "index.json", _json(EMPTY_INDEX))
                 _write(self._path / "oci-layout", _json({"imageLayoutVersion": VERSION}))
             self._made = True
-        _sweep(self._path)
+        sweep([*self._path.glob(f"{PART}*"), *self._path.glob(f"blobs/sha256/{PART}*")])
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(f"the OCI layout {self._path}")
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=2).encode() + b"\n"
 
 
-@contextlib.contextmanager
-def _part(directory: Path) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
-    """An unfinished file, and what gives it a name once it is whole. Without one it vanishes."""
-    descriptor, name = tempfile.mkstemp(prefix=PART, dir=directory)
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.fchmod(descriptor, 0o644)
-
-            def keep(target: Path) -> None:
-                stream.flush()
-                os.fsync(descriptor)
-                part.replace(target)
-                _sync_directory(directory)
-
-            yield stream, keep
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[BinaryIO]:
-    """A file that gets the name `target` when the block ends without an error, and vanishes otherwise."""
-    with _part(target.parent) as (stream, keep):
-        yield stream
-        keep(target)
-
-
-@contextlib.contextmanager
-def _counted(advance: Callable[[int], None]) -> Iterator[Counter]:
-    """Counts bytes, of which none are told to have gone when the block fails."""
-    sent = Counter(advance)
-    try:
-        yield sent
-    except BaseException:
-        sent.take_back()
-        raise
-
-
-def _fill(part: BinaryIO, pieces: Generator[bytes, None, None]) -> None:
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            part.write(piece)
-
-
 def _write(target: Path, data: bytes) -> None:
-    with _new_file(target) as stream:
-        stream.write(data)
-
-
-def _sweep(path: Path) -> None:
-    """Removes what writers left that were killed: old, and locked by nobody."""
-    for part in [*path.glob(f"{PART}*"), *path.glob(f"blobs/sha256/{PART}*")]:
-        with contextlib.suppress(OSError), part.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # one that was made this moment may not have its lock yet
-            if part.stat().st_mtime < time.time() - _OLD:
-                part.unlink()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with new_file(target) as stream:
+        write(stream, data)
 
 
 @contextlib.contextmanager
@@ -225,22 +163,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Errors of the file system as errors that a person can act on."""
-    try:
-        yield
-    except OSError as error:
-        hints = {
-            errno.ENOSPC: "free some space, or name a directory on another disk",
-            errno.EDQUOT: "free some space, or name a directory on another disk",
-            errno.EROFS: "name a directory that can be written to",
-            errno.EACCES: "name a directory that you may write to",
-        }
-        raise DestinationError(
-            f"the OCI layout {path} cannot be written",
-            cause=error.strerror or type(error).__name__,
-            hint=hints.get(error.errno or 0, "check the disk and the directory's permissions"),
-        ) from None

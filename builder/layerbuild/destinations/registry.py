@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,6 +23,8 @@ class RegistryDestination:
         prefix: without slashes around it; may be empty.
     """
 
+    ordered = False
+
     def __init__(self, name: str, client: RegistryClient, prefix: str) -> None:
         self.name = name
         self._client = client
@@ -34,6 +37,10 @@ class RegistryDestination:
         """The registry, as in `Reference.host`."""
         host: str = self._client.host
         return host
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """See `Destination.whole`: a registry shows an image when it has its tag."""
+        return contextlib.nullcontext()
 
     def full_name(self, repository: str) -> str:
         """`PREFIX/NAME`, the repository on the registry.

@@ -12,7 +12,7 @@ from layerbuild.execute.blobs import Blobs
 from layerbuild.execute.carrier import Carrier
 from layerbuild.execute.job import Done
 from layerbuild.execute.moves import Moves
-from layerbuild.execute.parallel import in_threads
+from layerbuild.execute.parallel import PARALLEL, in_threads
 from layerbuild.layering import ComposedLayer
 from layerbuild.plan import Transfer
 
@@ -33,12 +33,14 @@ class Mover:
 
     Attributes:
         team: sends large layers from elsewhere.
+        ordered: blobs go one by one, in the order of the transfers.
     """
 
     carrier: Carrier
     blobs: Blobs
     moves: Moves
     team: Team | None
+    ordered: bool
 
     def move(self, todo: Sequence[Transfer]) -> None:
         """Every blob into every repository that lacks it.
@@ -73,9 +75,12 @@ class Mover:
         small = [transfer for transfer in todo if (transfer.want.size or 0) <= _SMALL]
         away = self.team.sending(self._wanted, self._taken) if self.team is not None else None
         return [
-            *in_threads(self._arrive, large, away=away),
-            *in_threads(self._arrive, small, parallel=SMALL_AT_ONCE),
+            *in_threads(self._arrive, large, parallel=self._at_once(PARALLEL), away=away),
+            *in_threads(self._arrive, small, parallel=self._at_once(SMALL_AT_ONCE)),
         ]
+
+    def _at_once(self, usual: int) -> int:
+        return 1 if self.ordered else usual
 
     def _arrive(self, transfer: Transfer) -> Transfer:
         repository = self.carrier.arrive(transfer, self.blobs.reader(transfer.want), self.moves)

@@ -62,6 +62,10 @@ class Pusher:
         Raises:
             DestinationDown: there is no destination.
         """
+        with self.destination.whole():
+            return self._run(built)
+
+    def _run(self, built: Built) -> Report:
         done, known = self._existing(built.images)
         blobs = Blobs(built.images, self.packer, self.open_base)
         wants = blobs.wants()
@@ -107,7 +111,8 @@ class Pusher:
         return {image.composed.name for image in images} - stale, known
 
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
-        Mover(carrier=self._carrier, blobs=blobs, moves=moves, team=self.team).move(todo)
+        mover = Mover(carrier=self._carrier, blobs=blobs, moves=moves, team=self.team, ordered=self.destination.ordered)
+        mover.move(todo)
 
     # --- manifests -------------------------------------------------------------------------------
 
@@ -116,8 +121,9 @@ class Pusher:
     ) -> dict[str, LayerbuildError]:
         """Configs, manifests and tags; what failed, by image."""
         label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
+        at_once = 1 if self.destination.ordered else SMALL_AT_ONCE
         with self.progress.task(label):
-            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=SMALL_AT_ONCE)
+            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=at_once)
         pairs = zip(images, results, strict=True)
         return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
 
