@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from layerbuild.cli import options
+from layerbuild.cli import digestfile, options
 from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.workspace import Workspace
@@ -23,6 +24,11 @@ from layerbuild.execute.report import Report
     "--no-store",
     is_flag=True,
     help="Stream models from their source to DEST, and keep nothing of them on this machine.",
+)
+@click.option(
+    "--digest-file",
+    metavar="FILE",
+    help="Write what was pushed there, REFERENCE@sha256:HEX in each line; also when some images failed.",
 )
 @options.cache_from
 @options.insecure
@@ -48,7 +54,11 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
     """
-    workspace = Workspace(obj, insecure=arguments["insecure"])
+    with digestfile.written(arguments["digest_file"]) as lines:
+        _push(Workspace(obj, insecure=arguments["insecure"]), arguments, lines)
+
+
+def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) -> None:
     destination = workspace.destination(arguments["destination"])
     selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
@@ -68,6 +78,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         sent=direct.sent,
     )
     report = pusher.run(built)
+    for image in report.images:
+        lines += digestfile.lines(image)
     if arguments["json_output"]:
         print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
     else:
