@@ -26,6 +26,13 @@ from layerbuild.execute.report import Report
     help="Stream models from their source to DEST, and keep nothing of them on this machine.",
 )
 @click.option(
+    "--mount",
+    type=click.Choice(["auto", "required"]),
+    default="auto",
+    show_default=True,
+    help="required: fail where the registry does not mount a blob that it should have elsewhere; auto: upload it.",
+)
+@click.option(
     "--digest-file",
     metavar="FILE",
     help="Write what was pushed there, REFERENCE@sha256:HEX in each line; also when some images failed.",
@@ -76,6 +83,7 @@ def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) 
         open_base=workspace.open_base,
         repositories=builder.repositories,
         sent=direct.sent,
+        must_mount=arguments["mount"] == "required",
     )
     report = pusher.run(built)
     for image in report.images:

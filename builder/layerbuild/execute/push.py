@@ -47,6 +47,7 @@ class Pusher:
     Attributes:
         repositories: image of the project -> where it lands.
         sent: digest -> bytes of what has gone there already in this run.
+        must_mount: whether a blob that another repository of the registry should have is not to be uploaded.
     """
 
     destination: Destination
@@ -57,6 +58,7 @@ class Pusher:
     open_base: Callable[[str], BaseSource]
     repositories: Mapping[str, str]
     sent: Mapping[str, int] = field(default_factory=dict)
+    must_mount: bool = False
 
     def run(self, built: Built) -> Report:
         """Send what the destination lacks of the images that could be built.
@@ -157,6 +159,8 @@ class Pusher:
         digest, size = want.digest or "", want.size or 0
         try:
             mounted = bool(candidates) and self.destination.mount(repository, digest, candidates)
+            if candidates and not mounted and self.must_mount:
+                raise self._not_mounted(transfer, repository)
             if not mounted:
                 self._send(repository, want, read)
         except DestinationDown:
@@ -168,6 +172,15 @@ class Pusher:
         if self.destination.host is not None:
             self.store.remember_push(self.destination.host, self.destination.full_name(repository), digest)
         return True
+
+    def _not_mounted(self, transfer: Transfer, repository: str) -> DestinationError:
+        names = [name[1:] if name[:1] == "/" else self.destination.full_name(name) for name in transfer.candidates]
+        return DestinationError(
+            f"{transfer.want.title} is not mounted in {self.destination.full_name(repository)}, and was not uploaded",
+            cause=f"the registry did not take it over from {', '.join(names)}, which should have it",
+            hint="check that the login may pull from there; if it is no longer there, or the registry never mounts, "
+            "push without --mount required",
+        )
 
     def _send(self, repository: str, want: Want, read: Reader) -> None:
         try:
