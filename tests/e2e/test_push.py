@@ -87,6 +87,26 @@ def test_second_image_that_shares_the_models_sends_little(pushed: Project, regis
     assert len(blob) == sizes[model] > BIG
 
 
+def test_required_mount_that_is_refused(pushed: Project, registry: Front) -> None:
+    release = _at(registry, "/release")
+    uploads = "/release/first/blobs/uploads/"
+
+    session = {"Location": f"{registry.url}/v2/{registry.prefix}{uploads}0-0-0"}
+    sent = registry.uploaded()
+    rule = registry.rule("POST", uploads, 202, headers=session, times=1000)
+    found = pushed.run("push", release, "--mount", "required", check=False)
+    found.failed(
+        1, "is not mounted", f"{registry.prefix}/release/first", f"{registry.prefix}/first", "--mount required"
+    )
+    assert registry.uploaded() == sent
+    assert tags(registry.root, f"{registry.prefix}/release/first") == []
+    opened = [r for r in registry.requests("POST", uploads) if r.status == 202]
+    assert opened and len(registry.requests("DELETE", uploads)) == len(opened), "sessions are given back"
+    rule.times = 0
+    report = pushed.run("push", release, "--mount", "required", "--json").json
+    assert report["uploaded_bytes"] == 0 and report["mounted_bytes"] > BIG
+
+
 def test_another_prefix_mounts_instead_of_uploading(pushed: Project, registry: Front) -> None:
     registry.records.clear()
     report = pushed.run("push", _at(registry, "/release"), "--json").json

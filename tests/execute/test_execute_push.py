@@ -97,8 +97,9 @@ class Scene:
     built: tuple[BuiltImage, ...]
     pusher: Callable[[Any], Pusher]
 
-    def push(self, destination: Any, images: Sequence[BuiltImage] | None = None) -> Report:
-        return self.pusher(destination).run(Built(images=tuple(images or self.built), failed={}))
+    def push(self, destination: Any, images: Sequence[BuiltImage] | None = None, *, must_mount: bool = False) -> Report:
+        pusher = replace(self.pusher(destination), must_mount=must_mount)
+        return pusher.run(Built(images=tuple(images or self.built), failed={}))
 
 
 @pytest.fixture
@@ -156,6 +157,20 @@ def test_registry_that_never_mounts_gets_two_uploads(scene: Scene) -> None:
     assert report.uploaded == sum(
         sum(made.blob.size for _, made in image.layers) + len(image.config) for image in scene.built
     )
+
+
+def test_where_mounts_are_required_nothing_is_sent_twice(scene: Scene) -> None:
+    there = Recorder(mounting=False)
+    report = scene.push(there, must_mount=True)
+    assert [image.name for image in report.images] == ["one"]
+    assert sorted(there.tagged) == [("one", "v1"), ("one", "v2")]
+    sent = [digest for _, digest in there.puts]
+    assert len(sent) == len(set(sent))
+    error = report.failed["two"]
+    assert "is not mounted in team/two" in error.message and "team/one" in (error.cause or "")
+    mounting = Recorder()
+    assert not scene.push(mounting, must_mount=True).failed
+    assert {name for name, _, done in mounting.mounts if done} == {"two"}
 
 
 def test_memory_of_earlier_pushes_is_a_place_to_mount_from(scene: Scene) -> None:

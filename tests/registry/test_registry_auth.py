@@ -75,7 +75,7 @@ def test_anonymous_pulls_need_no_login(token_registry: TokenFront, tmp_path: Pat
 def test_anonymous_pushes_are_refused_with_the_way_to_log_in(token_registry: TokenFront) -> None:
     with pytest.raises(LoginRequired) as caught:
         client(token_registry).upload_blob(f"{token_registry.prefix}/public/a", MemoryBlob(b"x"), advance=ignore)
-    assert f"docker login {token_registry.host}" in str(caught.value)
+    assert f"layerbuild login {token_registry.host}" in str(caught.value)
     assert f"podman login {token_registry.host}" in str(caught.value)
     assert "no login for this registry was found" in str(caught.value)
 

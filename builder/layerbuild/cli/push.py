@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from layerbuild.cli import options
+from layerbuild.cli import digestfile, options
 from layerbuild.cli.adoption import adopt, print_adopted
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.machines import team_at
@@ -24,6 +25,18 @@ from layerbuild.execute.report import Report
     "--no-store",
     is_flag=True,
     help="Stream models from their source to DEST, and keep nothing of them on this machine.",
+)
+@click.option(
+    "--mount",
+    type=click.Choice(["auto", "required"]),
+    default="auto",
+    show_default=True,
+    help="required: fail where the registry does not mount a blob that it should have elsewhere; auto: upload it.",
+)
+@click.option(
+    "--digest-file",
+    metavar="FILE",
+    help="Write what was pushed there, REFERENCE@sha256:HEX in each line; also when some images failed.",
 )
 @options.cache_from
 @options.executor
@@ -51,7 +64,11 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
       layerbuild push ghcr.io/acme --executor tcp://dask:8786   workers fetch, hash and send models
     """
-    workspace = Workspace(obj, insecure=arguments["insecure"])
+    with digestfile.written(arguments["digest_file"]) as lines:
+        _push(Workspace(obj, insecure=arguments["insecure"]), arguments, lines)
+
+
+def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) -> None:
     destination = workspace.destination(arguments["destination"])
     selected = options.selected(workspace, arguments)
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
@@ -72,8 +89,11 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         repositories=builder.repositories,
         sent=direct.sent,
         team=builder.team,
+        must_mount=arguments["mount"] == "required",
     )
     report = pusher.run(built)
+    for image in report.images:
+        lines += digestfile.lines(image)
     if arguments["json_output"]:
         print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
     else:

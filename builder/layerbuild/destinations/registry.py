@@ -38,9 +38,15 @@ class RegistryDestination:
         host: str = self._client.host
         return host
 
-    def whole(self) -> contextlib.AbstractContextManager[None]:
-        """See `Destination.whole`: a registry shows an image when it has its tag."""
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """See `Destination.whole`: a registry shows an image when it has its tag. Sessions that nobody used
+        are given back."""
+        yield
+        with self._lock:
+            left, self._sessions = self._sessions, {}
+        for (target, _), session in left.items():
+            self._client.cancel_upload(target, session)
 
     def full_name(self, repository: str) -> str:
         """`PREFIX/NAME`, the repository on the registry.

@@ -18,12 +18,17 @@ Mounted = Literal["there", "refused", "failed"]
 
 
 class Carrier:
-    """Carries to one destination. What went, and what could not, is told to a `Moves`."""
+    """Carries to one destination. What went, and what could not, is told to a `Moves`.
 
-    def __init__(self, destination: Destination, store: Store, progress: Progress) -> None:
+    Args:
+        must_mount: whether a blob that another repository of the registry should have is not to be sent.
+    """
+
+    def __init__(self, destination: Destination, store: Store, progress: Progress, *, must_mount: bool = False) -> None:
         self._destination = destination
         self._store = store
         self._progress = progress
+        self._must_mount = must_mount
 
     def arrive(self, transfer: Transfer, read: Reader, moves: Moves) -> str | None:
         """The blob into the first repository that lacks it and takes it: which. None if none does.
@@ -60,6 +65,8 @@ class Carrier:
         want = transfer.want
         try:
             there = self._destination.mount(repository, want.digest or "", transfer.candidates)
+            if not there and self._must_mount:
+                raise self._not_mounted(transfer, repository)
         except DestinationDown:
             raise
         except LayerbuildError as error:
@@ -68,6 +75,16 @@ class Carrier:
         if there:
             self.arrived(want, repository, 0, moves)
         return "there" if there else "refused"
+
+    def _not_mounted(self, transfer: Transfer, repository: str) -> DestinationError:
+        full_name = self._destination.full_name
+        names = [name[1:] if name[:1] == "/" else full_name(name) for name in transfer.candidates]
+        return DestinationError(
+            f"{transfer.want.title} is not mounted in {full_name(repository)}, and was not uploaded",
+            cause=f"the registry did not take it over from {', '.join(names)}, which should have it",
+            hint="check that the login may pull from there; if it is no longer there, or the registry never mounts, "
+            "push without --mount required",
+        )
 
     def _send(self, want: Want, repository: str, read: Reader, moves: Moves) -> bool:
         try:

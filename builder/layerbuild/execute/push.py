@@ -41,6 +41,7 @@ class Pusher:
         repositories: image of the project -> where it lands.
         sent: digest -> bytes of what has gone there already in this run.
         team: sends large layers from elsewhere.
+        must_mount: whether a blob that another repository of the registry should have is not to be uploaded.
     """
 
     destination: Destination
@@ -52,9 +53,10 @@ class Pusher:
     repositories: Mapping[str, str]
     sent: Mapping[str, int] = field(default_factory=dict)
     team: Team | None = None
+    must_mount: bool = False
 
     def __post_init__(self) -> None:
-        self._carrier = Carrier(self.destination, self.store, self.progress)
+        self._carrier = Carrier(self.destination, self.store, self.progress, must_mount=self.must_mount)
 
     def run(self, built: Built) -> Report:
         """Send what the destination lacks of the images that could be built.

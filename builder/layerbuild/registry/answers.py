@@ -123,7 +123,7 @@ def login_required(host: str, action: str, cause: str) -> LoginRequired:
     return LoginRequired(
         f"the registry {host} does not allow us to {action}",
         cause=cause,
-        hint=f"run `docker login {host}` or `podman login {host}` with an account that may do this",
+        hint=f"run `layerbuild login {host}` with an account that may do this, or `docker login` or `podman login`",
     )
 
 

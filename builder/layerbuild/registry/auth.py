@@ -158,6 +158,11 @@ class Authenticator:
                 self._tokens = {held: t for held, t in self._tokens.items() if not _covers(held, scopes)}
             return self._header(scopes, extra=parsed.scope if parsed else "") not in (None, refused)
 
+    @property
+    def challenged(self) -> bool:
+        """Whether the registry has asked for a login yet."""
+        return self._challenge is not None
+
     def credentials(self) -> Lookup:
         """What was found for this host; looked up once."""
         if self._found is None:

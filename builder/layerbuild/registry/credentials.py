@@ -75,7 +75,7 @@ def find_credential(host: str, environ: Mapping[str, str]) -> Lookup:
     """
     problems: list[str] = []
     for path in _config_files(environ):
-        config = _read(path, problems)
+        config = read_config(path, problems)
         if config is None:
             continue
         credential = _in_config(config, host, environ, problems)
@@ -84,18 +84,25 @@ def find_credential(host: str, environ: Mapping[str, str]) -> Lookup:
     return Lookup(problems=tuple(problems))
 
 
-def _config_files(environ: Mapping[str, str]) -> Iterator[Path]:
+def docker_config(environ: Mapping[str, str]) -> Path | None:
+    """Docker's own file, where the environment says where that would be."""
     if environ.get("DOCKER_CONFIG"):
-        yield Path(environ["DOCKER_CONFIG"]) / "config.json"
-    elif environ.get("HOME"):
-        yield Path(environ["HOME"]) / ".docker" / "config.json"
+        return Path(environ["DOCKER_CONFIG"]) / "config.json"
+    return Path(environ["HOME"]) / ".docker" / "config.json" if environ.get("HOME") else None
+
+
+def _config_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    docker = docker_config(environ)
+    if docker is not None:
+        yield docker
     if environ.get("REGISTRY_AUTH_FILE"):
         yield Path(environ["REGISTRY_AUTH_FILE"])
     elif environ.get("XDG_RUNTIME_DIR"):
         yield Path(environ["XDG_RUNTIME_DIR"]) / "containers" / "auth.json"
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def read_config(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """What a file of logins holds; None if it is not there, or damaged, which is added to `problems`."""
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_CONFIG + 1)
@@ -116,7 +123,7 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return config
 
 
-def _keys(host: str) -> list[str]:
+def keys_for(host: str) -> list[str]:
     """The names that a config may have for `host`, the usual one first."""
     names = [_HUB_KEY, "index.docker.io", DOCKER_HUB, api_host(host)] if host == DOCKER_HUB else [host]
     return [*names, *(f"{scheme}://{host}{path}" for scheme in ("https", "http") for path in ("", "/", "/v1/", "/v2/"))]
@@ -127,20 +134,26 @@ def _table(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _in_config(
-    config: Mapping[str, Any], host: str, environ: Mapping[str, str], problems: list[str]
-) -> Credential | None:
-    keys = _keys(host)
+def helper_for(config: Mapping[str, Any], host: str) -> tuple[object, str] | None:
+    """The credential helper that keeps the login of `host`, as the config names it, and its name for the host."""
+    keys = keys_for(host)
     helpers = _table(config, "credHelpers")
     asked = next(((helpers[key], key) for key in [host, *keys] if key in helpers), None)
     if asked is None and config.get("credsStore"):
-        asked = (config["credsStore"], keys[0])
+        return config["credsStore"], keys[0]
+    return asked
+
+
+def _in_config(
+    config: Mapping[str, Any], host: str, environ: Mapping[str, str], problems: list[str]
+) -> Credential | None:
+    asked = helper_for(config, host)
     if asked is not None:
         credential = _from_helper(*asked, environ, problems)
         if credential is not None:
             return credential
     auths = _table(config, "auths")
-    for key in keys:
+    for key in keys_for(host):
         if isinstance(auths.get(key), dict):
             credential = _from_entry(auths[key], key, problems)
             if credential is not None:
@@ -170,7 +183,17 @@ def _from_entry(entry: Mapping[str, Any], key: str, problems: list[str]) -> Cred
     return None
 
 
-def _from_helper(helper: object, key: str, environ: Mapping[str, str], problems: list[str]) -> Credential | None:
+def call_helper(
+    helper: object, action: str, data: bytes, environ: Mapping[str, str], problems: list[str]
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Runs a credential helper (docker-credential-helpers, "Development"); None if it cannot be run, which is
+    added to `problems`.
+
+    Args:
+        helper: as a config names it.
+        action: `get`, `store` or `erase`.
+        data: for its standard input.
+    """
     if not isinstance(helper, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", helper):
         problems.append("the name of a credential helper makes no sense")
         return None
@@ -181,21 +204,33 @@ def _from_helper(helper: object, key: str, environ: Mapping[str, str], problems:
         return None
     try:
         done = subprocess.run(
-            [program, "get"],
+            [program, action],
             check=False,
-            input=key.encode(),
+            input=data,
             capture_output=True,
             timeout=_HELPER_SECONDS,
             env=dict(environ),
         )
-        answer = json.loads(done.stdout) if done.returncode == 0 else None
-    except (OSError, subprocess.TimeoutExpired, ValueError, RecursionError):
+    except (OSError, subprocess.TimeoutExpired):
         problems.append(f"the credential helper {name} failed")
         return None
+    # by the helpers' protocol, that it has nothing is a failure too, told on its standard output
+    if done.returncode and b"not found" not in done.stdout.lower():
+        problems.append(f"the credential helper {name} failed (exit code {done.returncode})")
+        return None
+    return done
+
+
+def _from_helper(helper: object, key: str, environ: Mapping[str, str], problems: list[str]) -> Credential | None:
+    done = call_helper(helper, "get", key.encode(), environ, problems)
+    if done is None or done.returncode:
+        return None
+    try:
+        answer = json.loads(done.stdout)
+    except (ValueError, RecursionError):
+        answer = None
     if not isinstance(answer, dict):
-        # by the helpers' protocol, that it has nothing is a failure too, told on its standard output
-        if b"not found" not in done.stdout.lower():
-            problems.append(f"the credential helper {name} failed (exit code {done.returncode})")
+        problems.append(f"the credential helper docker-credential-{helper} failed: its answer makes no sense")
         return None
     username, secret = _text(answer, "Username"), _text(answer, "Secret")
     if username == _TOKEN_USER and secret:

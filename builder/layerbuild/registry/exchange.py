@@ -16,7 +16,7 @@ from layerbuild import addresses, http
 from layerbuild.errors import DestinationError, LayerbuildError, NotFound, Unreachable
 from layerbuild.registry import answers
 from layerbuild.registry.auth import Authenticator, scopes_for
-from layerbuild.registry.credentials import find_credential
+from layerbuild.registry.credentials import Credential, Lookup, find_credential
 from layerbuild.registry.reference import api_host, is_loopback, normal_host
 
 _TRIES_WITH_LOGIN = 3  # as known, after a challenge, and once more after a refusal
@@ -30,6 +30,7 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
         client: for everything that goes over the wire.
         environ: where logins are looked for: see `credentials.find_credential`.
         insecure: plain HTTP for this host, too.
+        login: used instead of one that is looked for.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
         client: http.Client,
         environ: Mapping[str, str],
         insecure: bool = False,
+        login: Credential | None = None,
     ) -> None:
         plain = insecure or is_loopback(host)
         super().__init__(hostname=api_host(host), insecure=plain)
@@ -49,7 +51,7 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
             host=self.host,
             secure=not plain,
             client=client,
-            lookup=lambda: find_credential(self.host, environ),
+            lookup=lambda: Lookup(credential=login) if login else find_credential(self.host, environ),
         )
 
     def __repr__(self) -> str:
@@ -82,6 +84,19 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
             return self._exchange(method, url, data=data, headers=headers, scopes=scopes)
         except Unreachable as error:
             raise answers.unreachable(self.host, error) from None
+
+    def check_login(self) -> bool:
+        """Whether the registry asked for a login when its front door was knocked at (distribution-spec 1.1, "API",
+        end-1), and took ours; False if it lets anybody in.
+
+        Raises:
+            LoginRequired: it did not take ours.
+            DestinationError: it is down, or none.
+        """
+        response = self._call("GET", "")
+        self._expect(response, (200,), "log in")
+        answers.finish(response)
+        return self._logins.challenged
 
     def _call(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: bytes | None = None
