@@ -32,7 +32,7 @@ from layerbuild.destinations.layoutdir import (
 from layerbuild.errors import DestinationError
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Counter, Stream, checked, hashed
+from layerbuild.registry.sending import Counter, Proof, Stream, hashed
 
 _OLD = 3600
 """Seconds after which an unfinished file that nobody holds is taken for a dead one's."""
@@ -79,7 +79,7 @@ class LayoutDestination:
         with _explained(self._path):
             self._make()
             with _counted(advance) as sent, _new_file(blob_path(self._path, blob.digest)) as part:
-                _fill(part, checked(blob, sent))
+                _fill(part, Proof(blob).rest(sent))
 
     def put_unnamed(
         self,
@@ -183,7 +183,7 @@ def _counted(advance: Callable[[int], None]) -> Iterator[Counter]:
     try:
         yield sent
     except BaseException:
-        sent.take_back()
+        sent.rewind(0)
         raise
 
 
