@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from layerbuild import http
 from layerbuild.errors import ContentMismatch, DestinationError
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.sending import Stream
+from layerbuild.store.uploads import UploadSessions
 
 QUICK = http.Policy(retries=2, backoff=0.001)
 MIB = 1 << 20
@@ -130,7 +135,7 @@ def test_trouble_that_does_not_pass(spec_registry: SpecRegistry, upload: Upload)
     with pytest.raises(DestinationError):
         upload(client(spec_registry), Source(DATA), told.append)
     assert sum(told) == 0
-    assert len(spec_registry.switches.cuts) == 9 - QUICK.retries
+    assert len(spec_registry.switches.cuts) == 9 - 1 - QUICK.retries
 
 
 # --- sessions that are gone, or not what they say ------------------------------------------------
@@ -243,3 +248,119 @@ def test_a_break_there_is_followed_by_a_new_session(spec_registry: SpecRegistry)
     assert stored(spec_registry)
     assert spec_registry.statuses("PATCH") == [405]
     assert spec_registry.statuses("PUT") == [0, 201]
+
+
+# --- across processes ----------------------------------------------------------------------------
+
+LONG = random.Random(2).randbytes(17 * MIB)
+
+
+def remembering(registry: SpecRegistry, root: Path) -> RegistryClient:
+    """A client as each process makes it."""
+    sessions = UploadSessions(root, waiting=pytest.fail)
+    return RegistryClient(registry.host, client=http.Client(QUICK), environ={}, sessions=sessions)
+
+
+def remembered(root: Path) -> list[str]:
+    return [path.read_text() for path in (root / "uploads").iterdir()]
+
+
+def broken_off(registry: SpecRegistry, root: Path, data: bytes = LONG, kept: int = 9 * MIB) -> None:
+    """A run that ends in the middle."""
+    before = registry.switches
+    registry.switches = replace(before, cuts=[kept, *[0] * (QUICK.retries + 1)])
+    with pytest.raises(DestinationError):
+        named(remembering(registry, root), Source(data), ignore)
+    registry.switches = before
+
+
+def test_the_next_run_goes_on(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    broken_off(spec_registry, tmp_path)
+    assert "/v2/acme/a/blobs/uploads/" in remembered(tmp_path)[0]
+    source, told = Source(LONG), list[int]()
+    named(remembering(spec_registry, tmp_path), source, told.append)
+    assert stored(spec_registry, LONG)
+    assert spec_registry.received() == sum(told) == len(LONG)
+    assert source.offsets == [0], "read once, for its hash"
+    assert remembered(tmp_path) == []
+    assert spec_registry.statuses("POST") == [202]
+
+
+def test_all_that_is_missing_may_be_the_name(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    broken_off(spec_registry, tmp_path, kept=len(LONG) - 1)
+    (session,) = spec_registry.sessions.values()
+    session.data += LONG[-1:]
+    source, told = Source(LONG), list[int]()
+    named(remembering(spec_registry, tmp_path), source, told.append)
+    assert stored(spec_registry, LONG)
+    assert source.offsets == []
+    assert sum(told) == len(LONG)
+
+
+def test_a_mount_that_was_refused_gives_its_session_back(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    broken_off(spec_registry, tmp_path)
+    here, source = remembering(spec_registry, tmp_path), Source(LONG)
+    mount = here.mount_blob("acme/a", source.digest, "acme/none")
+    here.upload_blob("acme/a", source, advance=ignore, session=mount.session)
+    assert spec_registry.received() == len(LONG)
+    assert spec_registry.statuses("DELETE") == [204]
+
+
+def test_a_session_that_has_expired(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    broken_off(spec_registry, tmp_path)
+    spec_registry.forget_sessions()
+    named(remembering(spec_registry, tmp_path), Source(LONG), ignore)
+    assert stored(spec_registry, LONG)
+    assert spec_registry.received() == 9 * MIB + len(LONG)
+    assert remembered(tmp_path) == []
+
+
+@pytest.mark.parametrize("location", ["ftp://example.com/x", "http://[", "https://[::x", "nonsense"])
+def test_an_address_that_somebody_changed(spec_registry: SpecRegistry, tmp_path: Path, location: str) -> None:
+    broken_off(spec_registry, tmp_path)
+    (path,) = (tmp_path / "uploads").iterdir()
+    path.write_text(f"{location}\n")
+    named(remembering(spec_registry, tmp_path), Source(LONG), ignore)
+    assert stored(spec_registry, LONG)
+
+
+def test_bytes_that_are_no_longer_what_they_were(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    """What the registry has is of another file: it says so when the blob is named, and gets all of it."""
+    broken_off(spec_registry, tmp_path)
+    (session,) = spec_registry.sessions.values()
+    session.data[100] ^= 1
+    named(remembering(spec_registry, tmp_path), Source(LONG), ignore)
+    assert stored(spec_registry, LONG)
+
+
+def test_a_refusal_is_not_remembered(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    wrong = MemoryBlob(LONG, digest=digest_of(b"other"))
+    with pytest.raises(ContentMismatch):
+        remembering(spec_registry, tmp_path).upload_blob("acme/a", wrong, advance=ignore)
+    assert remembered(tmp_path) == []
+
+
+def test_small_blobs_are_not_remembered(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    broken_off(spec_registry, tmp_path, DATA, 5 * MIB)
+    assert not (tmp_path / "uploads").exists()
+
+
+def test_two_at_once_send_it_once(spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    waiting = threading.Event()
+
+    class Patient(Source):
+        def open(self, offset: int = 0) -> Iterator[bytes]:
+            assert waiting.wait(30)
+            return super().open(offset)
+
+    def send(told: list[int]) -> None:
+        sessions = UploadSessions(tmp_path, waiting=lambda digest: waiting.set())
+        here = RegistryClient(spec_registry.host, client=http.Client(QUICK), environ={}, sessions=sessions)
+        named(here, Patient(LONG), told.append)
+
+    progress: list[list[int]] = [[], []]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(send, progress))
+    assert stored(spec_registry, LONG)
+    assert spec_registry.received() == len(LONG)
+    assert [sum(one) for one in progress] == [len(LONG)] * 2

@@ -29,6 +29,7 @@ from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import config_of, read_object
 from layerbuild.sources import Context
 from layerbuild.store import Store
+from layerbuild.store.uploads import UploadSessions
 
 
 class Workspace:
@@ -91,8 +92,13 @@ class Workspace:
 
     @cached_property
     def clients(self) -> Clients:
-        """Registry clients by host."""
-        return Clients(self.client, os.environ, insecure=frozenset(self._insecure))
+        """Registry clients by host. What they are sending is remembered in the store."""
+
+        def waiting(digest: str) -> None:
+            self.progress.note(f"waiting for another layerbuild that sends {digest[:19]}")
+
+        sessions = UploadSessions(self.store.root, waiting=waiting)
+        return Clients(self.client, os.environ, insecure=frozenset(self._insecure), sessions=sessions)
 
     @cached_property
     def context(self) -> Context:

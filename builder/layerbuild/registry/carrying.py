@@ -18,6 +18,7 @@ from layerbuild.registry.exchange import Exchange
 from layerbuild.registry.limits import limits_of
 from layerbuild.registry.reference import is_digest
 from layerbuild.registry.sending import Counter, Upload, UploadSession, session_at, shielded
+from layerbuild.registry.sessions import Forgetful, Sessions
 
 # What registries answer to a PATCH that take none, or none of this length. 200 and 201 (ECR) mean: that was all.
 _NO_STREAMS = frozenset({200, 201, 400, 404, 405, 411, 413, 415, 416, 501})
@@ -25,10 +26,23 @@ _RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,18})")
 
 
 class Carrier(Exchange):
-    """A registry that upload sessions can be had from. See `exchange.Exchange` for what it is made of."""
+    """A registry that upload sessions can be had from.
 
-    def __init__(self, host: str, *, client: http.Client, environ: Mapping[str, str], insecure: bool = False) -> None:
+    Args:
+        sessions: remembers them for other processes; None remembers none. See `exchange.Exchange` for the rest.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        client: http.Client,
+        environ: Mapping[str, str],
+        insecure: bool = False,
+        sessions: Sessions | None = None,
+    ) -> None:
         super().__init__(host, client=client, environ=environ, insecure=insecure)
+        self._sessions: Sessions = sessions or Forgetful()
         self._limits = limits_of(self.host)
         self._streams = self._continues = self._limits.streams
 

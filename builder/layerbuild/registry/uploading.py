@@ -7,10 +7,13 @@ from urllib.parse import urlencode
 
 from layerbuild import http
 from layerbuild.errors import DestinationError, DigestFirst, LoginRequired
-from layerbuild.model import Readable
+from layerbuild.model import LARGE, Readable
 from layerbuild.registry import answers
 from layerbuild.registry.carrying import Broken, Carrier, closing
 from layerbuild.registry.sending import Counter, Mount, Proof, SendFailed, Upload, UploadSession, session_at
+from layerbuild.registry.sessions import Forgetful, HeldSession
+
+_NONE = Forgetful()
 
 _PATCHED = 64 * 1024 * 1024
 """Bytes from which on a blob goes by PATCH: before, what a break costs is not worth another request."""
@@ -86,6 +89,25 @@ class Uploads(Carrier):
             LayerbuildError: whatever reading `blob` raises.
         """
         self._check_size(blob.size, blob.digest)
+        # An address of no use is not worth a file.
+        sessions = self._sessions if blob.size >= LARGE and self._continues else _NONE
+        with sessions.held(self.host, repository, blob.digest) as memory:
+            if memory.waited and self.head_blob(repository, blob.digest) == blob.size:
+                advance(blob.size)
+                if session is not None:
+                    self.cancel_upload(repository, session)
+            else:
+                self._upload(repository, blob, advance, session, memory)
+            memory.drop()
+
+    def _upload(
+        self,
+        repository: str,
+        blob: Readable,
+        advance: Callable[[int], None],
+        session: UploadSession | None,
+        memory: HeldSession,
+    ) -> None:
         action, proof = f"store {blob.digest} in {repository}", Proof(blob)
 
         def once(upload: Upload, sent: Counter) -> str:
@@ -94,6 +116,7 @@ class Uploads(Carrier):
 
             if upload.kept or (self._streams and blob.size > _PATCHED):
                 self._patch(repository, upload, blob.size, pieces, sent, blob.digest)
+                memory.put(upload.session.location)
                 return self._name(upload, repository, blob.digest, action)
             response = self._send(
                 "PUT", closing(upload.session, blob.digest), repository, upload, blob.size, pieces, sent
@@ -101,9 +124,9 @@ class Uploads(Carrier):
             return self._stored(response, blob.digest, action)
 
         try:
-            self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest)
+            self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest, memory=memory)
         except DigestFirst:  # learnt by a large one's first PATCH
-            self._tried(repository, blob.size, once, advance, digest=blob.digest)
+            self._tried(repository, blob.size, once, advance, digest=blob.digest, memory=memory)
 
     def _tried(
         self,
@@ -114,6 +137,7 @@ class Uploads(Carrier):
         *,
         session: UploadSession | None = None,
         digest: str | None = None,
+        memory: HeldSession = _NONE,
     ) -> str:
         """Calls `once`, which carries on the upload that it is given, until it works: what it returns.
 
@@ -122,10 +146,17 @@ class Uploads(Carrier):
         Args:
             session: for the first try.
             digest: of the blob, where it is known before it is sent.
+            memory: knows the session of an earlier process, which is better than `session`.
         """
         sent, attempt, furthest = Counter(advance), 0, 0
-        upload = Upload(session=session or self._start(repository))
+        upload = self._remembered(repository, memory, size)
+        if upload is None:
+            upload = Upload(session=session or self._start(repository))
+        elif session is not None:
+            self.cancel_upload(repository, session)
+        sent.rewind(upload.kept)
         while True:
+            memory.put(upload.session.location)
             try:
                 return once(upload, sent)
             except Broken as broken:
@@ -136,6 +167,7 @@ class Uploads(Carrier):
             except BaseException as error:
                 sent.rewind(0)
                 self.cancel_upload(repository, upload.session)
+                memory.drop()
                 if isinstance(error, SendFailed):
                     raise error.failure from None
                 raise
@@ -151,6 +183,17 @@ class Uploads(Carrier):
                 attempt, furthest = 0, found.kept
             upload = found or Upload(session=self._start(repository))
             sent.rewind(upload.kept)
+
+    def _remembered(self, repository: str, memory: HeldSession, size: int) -> Upload | None:
+        """The upload that an earlier process was at, as far as the registry still has it."""
+        location = memory.get()
+        if location is None:
+            return None
+        try:
+            session = session_at(self._base, location, host=self.host)
+        except DestinationError:
+            return None
+        return self._continued(repository, session, size)
 
     def _check_size(self, size: int, title: str) -> None:
         if self._limits.largest is not None and size > self._limits.largest:
