@@ -286,7 +286,7 @@ def test_tokens_and_logins_are_those_of_the_workers(
     # Whoever pushes has a token and a login, the worker has none: nobody lends it one.
     cluster.start(environ={"HF_ENDPOINT": hub.endpoint})
     own = {"HF_TOKEN": hub.token}
-    project.run(*push, check=False, env=own).failed(1, f"docker login {login_registry.host}", "; on ")
+    project.run(*push, check=False, env=own).failed(1, f"layerbuild login {login_registry.host}", "; on ")
     (worker,) = cluster.workers
     _login(worker, login_registry.host)
     refused = project.run(*push, check=False, env=own).failed(1, "hf://acme/sd", "gated", "; on ")

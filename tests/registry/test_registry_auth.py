@@ -76,7 +76,7 @@ def test_anonymous_pushes_are_refused_with_the_way_to_log_in(token_registry: Tok
     with pytest.raises(LoginRequired) as caught:
         client(token_registry).upload_blob(f"{token_registry.prefix}/public/a", MemoryBlob(b"x"), advance=ignore)
     assert f"layerbuild login {token_registry.host}" in str(caught.value)
-    assert f"podman login {token_registry.host}" in str(caught.value)
+    assert f"layerbuild login {token_registry.host}" in str(caught.value)
     assert "no login for this registry was found" in str(caught.value)
 
 

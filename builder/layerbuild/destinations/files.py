@@ -70,7 +70,7 @@ def counted(advance: Callable[[int], None]) -> Iterator[Counter]:
     try:
         yield sent
     except BaseException:
-        sent.take_back()
+        sent.rewind(0)
         raise
 
 

@@ -29,7 +29,7 @@ from layerbuild.destinations.layoutdir import (
 )
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Stream, checked, hashed
+from layerbuild.registry.sending import Proof, Stream, hashed
 
 
 class LayoutDestination:
@@ -78,7 +78,7 @@ class LayoutDestination:
         with self._explained():
             self._make()
             with counted(advance) as sent, new_file(blob_path(self._path, blob.digest)) as part:
-                fill(part, checked(blob, sent))
+                fill(part, Proof(blob).rest(sent))
 
     def put_unnamed(
         self,

@@ -17,6 +17,7 @@ from layerbuild.progress import Progress
 from layerbuild.registry.clients import Clients
 from layerbuild.sources import Context
 from layerbuild.store import Store
+from layerbuild.store.uploads import UploadSessions
 
 
 class Station:
@@ -62,8 +63,13 @@ class Station:
 
     @cached_property
     def clients(self) -> Clients:
-        """Registry clients by host."""
-        return Clients(self.client, self.environ, insecure=frozenset(self.insecure))
+        """Registry clients by host. What they are sending is remembered in the store."""
+
+        def waiting(digest: str) -> None:
+            self.progress.note(f"waiting for another layerbuild that sends {digest[:19]}")
+
+        sessions = UploadSessions(self.store.root, waiting=waiting)
+        return Clients(self.client, self.environ, insecure=frozenset(self.insecure), sessions=sessions)
 
     @cached_property
     def context(self) -> Context:

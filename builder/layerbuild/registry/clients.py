@@ -11,6 +11,7 @@ from layerbuild.registry.reference import normal_host
 
 if TYPE_CHECKING:
     from layerbuild.registry.client import RegistryClient
+    from layerbuild.registry.sessions import Sessions
 
 
 class Clients:
@@ -20,14 +21,21 @@ class Clients:
         client: for everything that goes over the wire.
         environ: where logins are looked for.
         insecure: hosts, with their ports, that are spoken to over plain HTTP.
+        sessions: remembers uploads for other processes; None remembers none.
     """
 
     def __init__(
-        self, client: http.Client, environ: Mapping[str, str], *, insecure: Collection[str] = frozenset()
+        self,
+        client: http.Client,
+        environ: Mapping[str, str],
+        *,
+        insecure: Collection[str] = frozenset(),
+        sessions: Sessions | None = None,
     ) -> None:
         self._client = client
         self._environ = environ
         self._insecure = frozenset(normal_host(host) for host in insecure)
+        self._sessions = sessions
         self._lock = threading.Lock()
         self._made: dict[str, RegistryClient] = {}
 
@@ -38,6 +46,11 @@ class Clients:
         host = normal_host(host)
         with self._lock:
             if host not in self._made:
-                plain = host in self._insecure
-                self._made[host] = RegistryClient(host, client=self._client, environ=self._environ, insecure=plain)
+                self._made[host] = RegistryClient(
+                    host,
+                    client=self._client,
+                    environ=self._environ,
+                    insecure=host in self._insecure,
+                    sessions=self._sessions,
+                )
             return self._made[host]

@@ -15,6 +15,8 @@ from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError
 from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 
+_MARK = 64 * 1024 * 1024
+
 
 class SendFailed(Exception):
     """Reading what is to be sent failed: not the fault of who was to receive it.
@@ -28,7 +30,7 @@ class SendFailed(Exception):
 
 
 class Counter:
-    """Tells of bytes as they are sent, and can take them back when a try is given up."""
+    """Tells of bytes as they are sent, and can take back what a try that is given up has lost."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
@@ -39,11 +41,11 @@ class Counter:
         self.total += amount
         self._advance(amount)
 
-    def take_back(self) -> None:
-        """None of them counts."""
-        if self.total:
-            self._advance(-self.total)
-        self.total = 0
+    def rewind(self, total: int) -> None:
+        """So many of them count; none if nothing is left of a try."""
+        if self.total != total:
+            self._advance(total - self.total)
+        self.total = total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,21 @@ class UploadSession:
     """An upload that a registry has opened. Its address may be a secret in itself."""
 
     location: str = field(repr=False)
+
+
+@dataclass(kw_only=True)
+class Upload:
+    """How far an upload has come.
+
+    Attributes:
+        session: where its bytes go.
+        kept: bytes that the registry has of it.
+        resumed: whether some of them came in an earlier try.
+    """
+
+    session: UploadSession
+    kept: int = 0
+    resumed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,23 +119,55 @@ class Stream:
     title: str
 
 
-def checked(blob: Readable, sent: Counter) -> Generator[bytes, None, None]:
-    """The bytes of `blob`. The last chunk is given only when all of them are known to be right.
+class Proof:
+    """The bytes of `blob`, from anywhere on and as often as needed, held against its digest.
 
-    Args:
-        sent: told of the bytes of each chunk when the next one is asked for.
-
-    Raises:
-        ContentMismatch: `blob` is not what its digest and size say.
-        LayerbuildError: it cannot be read.
+    The hash is copied every 64 MiB: what was read once is not read again for a try that begins in the middle.
     """
-    seen = hashlib.sha256()
-    pieces = _fed(Stream(open=blob.open, size=blob.size, title=blob.digest), seen)
-    return _held_back(_right(pieces, blob.digest, seen.hexdigest), sent)
+
+    def __init__(self, blob: Readable) -> None:
+        self._blob = blob
+        self._marks = {0: hashlib.sha256()}
+
+    def rest(self, sent: Counter, start: int = 0) -> Generator[bytes, None, None]:
+        """The bytes from `start` on. The last chunk is given only when all of them are known to be right.
+
+        Bytes before `start` that were not read yet are read first.
+
+        Args:
+            sent: told of the bytes of each chunk when the next one is asked for.
+
+        Raises:
+            ContentMismatch: the blob is not what its digest and size say.
+            LayerbuildError: it cannot be read.
+        """
+        blob = self._blob
+        begin = max(mark for mark in self._marks if mark <= start)
+        seen = _Marking(self._marks, begin)
+        stream = Stream(open=lambda: blob.open(begin), size=blob.size, title=blob.digest)
+        pieces = _right(_fed(stream, seen, begin), blob.digest, seen.hexdigest)
+        return _held_back(_after(pieces, start - begin), sent)
 
 
-def hashed(stream: Stream, seen: Digester, sent: Counter) -> Generator[bytes, None, None]:
-    """The bytes of `stream`, each shown to `seen` in a thread of its own.
+class _Marking:
+    """A sha256 that leaves copies of itself in `marks` on its way, by how many bytes it has seen."""
+
+    def __init__(self, marks: dict[int, hashlib._Hash], begin: int) -> None:
+        self._marks = marks
+        self._seen = marks[begin].copy()
+        self._count = self._last = begin
+        self.hexdigest = self._seen.hexdigest
+
+    def update(self, data: bytes, /) -> None:
+        self._seen.update(data)
+        self._count += len(data)
+        if self._count - self._last >= _MARK:
+            self._marks[self._count] = self._seen.copy()
+            self._last = self._count
+
+
+def hashed(stream: Stream, seen: Digester, sent: Counter, start: int = 0) -> Generator[bytes, None, None]:
+    """The bytes of `stream` from `start` on, and all of them shown to `seen` in a thread of its own.
 
     The last chunk is given only when nothing can fail any more, and `seen` has seen all.
 
@@ -129,7 +178,7 @@ def hashed(stream: Stream, seen: Digester, sent: Counter) -> Generator[bytes, No
         ContentMismatch: there are more bytes than `stream.size`, or fewer.
         LayerbuildError: whatever reading raises.
     """
-    return _held_back(_fed(stream, seen), sent)
+    return _held_back(_after(_fed(stream, seen), start), sent)
 
 
 def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
@@ -153,19 +202,28 @@ def _held_back(pieces: Generator[bytes, None, None], sent: Counter) -> Generator
             sent.add(len(held))
 
 
+def _after(pieces: Generator[bytes, None, None], count: int) -> Generator[bytes, None, None]:
+    """`pieces` without their first `count` bytes."""
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            if count < len(piece):
+                yield piece[count:]
+            count = max(0, count - len(piece))
+
+
 def _right(pieces: Generator[bytes, None, None], digest: str, seen: Callable[[], str]) -> Generator[bytes, None, None]:
     yield from pieces
     if f"sha256:{seen()}" != digest:
         raise _changed(digest, f"they have the digest sha256:{seen()}")
 
 
-def _fed(stream: Stream, seen: Digester) -> Generator[bytes, None, None]:
+def _fed(stream: Stream, seen: Digester, begin: int = 0) -> Generator[bytes, None, None]:
     # a thread for a short body costs more than it wins
-    yield from feed(_sized(stream), [seen], threads=stream.size > CHUNK)
+    yield from feed(_sized(stream, begin), [seen], threads=stream.size - begin > CHUNK)
 
 
-def _sized(stream: Stream) -> Iterator[bytes]:
-    count = 0
+def _sized(stream: Stream, count: int) -> Iterator[bytes]:
+    """The bytes of `stream`, which is opened at byte `count`, in blocks."""
     for piece in _read(stream):
         count += len(piece)
         if count > stream.size:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Mapping
-from urllib.parse import quote, urlencode
-
-import requests
+from collections.abc import Callable, Generator
+from urllib.parse import urlencode
 
 from layerbuild import http
-from layerbuild.errors import DestinationError, LayerbuildError, LoginRequired, Unreachable
-from layerbuild.model import Readable
+from layerbuild.errors import DestinationError, DigestFirst, LoginRequired
+from layerbuild.model import LARGE, Readable
 from layerbuild.registry import answers
-from layerbuild.registry.exchange import Exchange
-from layerbuild.registry.limits import limits_of
-from layerbuild.registry.reference import is_digest
-from layerbuild.registry.sending import (
-    Counter,
-    Mount,
-    SendFailed,
-    UploadSession,
-    checked,
-    session_at,
-    shielded,
-)
+from layerbuild.registry.sending import Counter, Mount, Proof, SendFailed, Upload, UploadSession, session_at
+from layerbuild.registry.sessions import Forgetful, HeldSession
+from layerbuild.registry.steps import Broken, UploadSteps, closing
+
+_NONE = Forgetful()
+
+_PATCHED = 64 * 1024 * 1024
+"""Bytes from which on a blob goes by PATCH: before, what a break costs is not worth another request."""
+
+_FURTHER = 1024 * 1024
+"""Bytes that a try must bring an upload further to be no failure."""
 
 
-class Uploads(Exchange):
+class Uploads(UploadSteps):
     """A registry that blobs can be put into. See `exchange.Exchange` for what it is made of."""
-
-    def __init__(self, host: str, *, client: http.Client, environ: Mapping[str, str], insecure: bool = False) -> None:
-        super().__init__(host, client=client, environ=environ, insecure=insecure)
-        self._limits = limits_of(self.host)
 
     def head_blob(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob, or None if the repository lacks it.
@@ -73,12 +65,6 @@ class Uploads(Exchange):
         answers.read_refusal(response, self._logins.scrub)
         return Mount(mounted=False)
 
-    def cancel_upload(self, repository: str, session: UploadSession) -> None:
-        """Gives a session back. Registries drop forgotten ones by themselves, so no failure of this is an error."""
-        with contextlib.suppress(LayerbuildError):
-            response = self._exchange("DELETE", session.location, scopes=push_scope(repository), retries=0)
-            answers.read_refusal(response, self._logins.scrub)
-
     def upload_blob(
         self,
         repository: str,
@@ -89,10 +75,11 @@ class Uploads(Exchange):
     ) -> None:
         """Uploads a blob: POST, then one streamed PUT, which is what every registry takes.
 
-        A broken try is followed by another, in a session of its own and with the body opened anew.
+        A large one goes by PATCH where that is taken: more registries keep what arrived of one that breaks.
+        After a break the registry is asked what it has, and sent the rest; where it has nothing, all anew.
 
         Args:
-            advance: told of bytes as they are sent; of a negative number when a try is given up.
+            advance: told of bytes as they are sent; of a negative number when some are lost.
             session: one that a refused mount left.
 
         Raises:
@@ -102,106 +89,111 @@ class Uploads(Exchange):
             LayerbuildError: whatever reading `blob` raises.
         """
         self._check_size(blob.size, blob.digest)
-        action = f"store {blob.digest} in {repository}"
+        # An address of no use is not worth a file.
+        sessions = self._sessions if blob.size >= LARGE and self._continues else _NONE
+        with sessions.held(self.host, repository, blob.digest) as memory:
+            if memory.waited and self.head_blob(repository, blob.digest) == blob.size:
+                advance(blob.size)
+                if session is not None:
+                    self.cancel_upload(repository, session)
+            else:
+                self._upload(repository, blob, advance, session, memory)
+            memory.drop()
 
-        def once(session: UploadSession, sent: Counter) -> str:
-            url = closing(session, blob.digest)
-            response = self._send("PUT", url, repository, blob.size, lambda: checked(blob, sent), sent)
+    def _upload(
+        self,
+        repository: str,
+        blob: Readable,
+        advance: Callable[[int], None],
+        session: UploadSession | None,
+        memory: HeldSession,
+    ) -> None:
+        action, proof = f"store {blob.digest} in {repository}", Proof(blob)
+
+        def once(upload: Upload, sent: Counter) -> str:
+            def pieces() -> Generator[bytes, None, None]:
+                return proof.rest(sent, upload.kept)
+
+            if upload.kept or (self._streams and blob.size > _PATCHED):
+                self._patch(repository, upload, blob.size, pieces, sent, blob.digest)
+                memory.put(upload.session.location)
+                return self._name(upload, repository, blob.digest, action)
+            response = self._send(
+                "PUT", closing(upload.session, blob.digest), repository, upload, blob.size, pieces, sent
+            )
             return self._stored(response, blob.digest, action)
 
-        self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest)
+        try:
+            self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest, memory=memory)
+        except DigestFirst:  # learnt by a large one's first PATCH
+            self._tried(repository, blob.size, once, advance, digest=blob.digest, memory=memory)
 
     def _tried(
         self,
         repository: str,
         size: int,
-        once: Callable[[UploadSession, Counter], str],
+        once: Callable[[Upload, Counter], str],
         advance: Callable[[int], None],
         *,
         session: UploadSession | None = None,
         digest: str | None = None,
+        memory: HeldSession = _NONE,
     ) -> str:
-        """Calls `once`, which uploads to the session that it is given, until it works: what it returns.
+        """Calls `once`, which carries on the upload that it is given, until it works: what it returns.
+
+        Tries that bring the upload further do not count.
 
         Args:
-            session: for the first try; every other has one of its own.
+            session: for the first try.
             digest: of the blob, where it is known before it is sent.
+            memory: knows the session of an earlier process, which is better than `session`.
         """
-        last = self._client.policy.retries
-        for attempt in range(last + 1):
-            started, session = session or self._start(repository), None
-            sent = Counter(advance)
+        sent, attempt, furthest = Counter(advance), 0, 0
+        upload = self._remembered(repository, memory, size)
+        if upload is None:
+            upload = Upload(session=session or self._start(repository))
+        elif session is not None:
+            self.cancel_upload(repository, session)
+        sent.rewind(upload.kept)
+        while True:
+            memory.put(upload.session.location)
             try:
-                return once(started, sent)
+                return once(upload, sent)
             except Broken as broken:
-                sent.take_back()
-                if attempt == last:
+                if attempt == self._client.policy.retries:
+                    sent.rewind(0)
                     raise broken.failure from None
-                digest = broken.digest or digest
+                digest, lost = broken.digest or digest, broken.lost
             except BaseException as error:
-                sent.take_back()
-                self.cancel_upload(repository, started)
+                sent.rewind(0)
+                self.cancel_upload(repository, upload.session)
+                memory.drop()
                 if isinstance(error, SendFailed):
                     raise error.failure from None
                 raise
             self._client.pause(attempt)
+            attempt += 1
             if digest and self.head_blob(repository, digest) == size:
-                advance(size)
+                sent.rewind(size)
                 return digest
-            self.cancel_upload(repository, started)
-        raise AssertionError("unreachable: the last try returns or raises")
+            found = None if lost else self._continued(repository, upload.session, size)
+            if found is None:
+                self.cancel_upload(repository, upload.session)
+            elif found.kept >= furthest + _FURTHER:
+                attempt, furthest = 0, found.kept
+            upload = found or Upload(session=self._start(repository))
+            sent.rewind(upload.kept)
 
-    def _start(self, repository: str) -> UploadSession:
-        response = self._call("POST", f"{repository}/blobs/uploads/")
-        self._expect(response, (202,), f"take an upload to {repository}")
-        url, location = response.url, response.headers.get("Location")
-        answers.finish(response)
-        return session_at(url, location, host=self.host)
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        repository: str,
-        size: int,
-        pieces: Callable[[], Generator[bytes, None, None]],
-        sent: Counter,
-    ) -> requests.Response:
-        """One request with a long body. It is not tried again: many registries lose a session that broke."""
-        with contextlib.ExitStack() as opened:
-
-            def body() -> http.Body | bytes:
-                opened.close()
-                sent.take_back()
-                chunks = opened.enter_context(contextlib.closing(shielded(pieces())))
-                # A body of no length would be sent in chunks.
-                return http.Body(chunks, size) if size else b"".join(chunks)
-
-            headers = {"Content-Type": "application/octet-stream"}
-            try:
-                return self._exchange(method, url, data=body, headers=headers, scopes=push_scope(repository), retries=0)
-            except Unreachable as error:
-                raise Broken(answers.broken_off(self.host, error)) from None
-
-    def _stored(self, response: requests.Response, digest: str, action: str) -> str:
-        """`digest`, if the answer to the PUT that ends an upload says that the blob is there."""
-        if response.status_code not in (201, 204):
-            raise self._failed(answers.read_refusal(response, self._logins.scrub), action, digest)
-        said = response.headers.get("Docker-Content-Digest")
-        answers.finish(response)
-        if said and is_digest(said) and said != digest:
-            raise DestinationError(
-                f"the registry {self.host} did not {action}",
-                cause=f"it says that the blob has the digest {said}",
-                hint="the bytes changed while they were sent: run the command again, and check memory if it recurs",
-            )
-        return digest
-
-    def _failed(self, refusal: answers.Refusal, action: str, digest: str | None = None) -> Broken | DestinationError:
-        """What to raise after a refusal. `digest` is that of a blob that may be there all the same."""
-        error = self._refused(refusal, action)
-        # 404: the session has gone
-        return Broken(error, digest) if refusal.status in http.RETRIED or refusal.status == 404 else error
+    def _remembered(self, repository: str, memory: HeldSession, size: int) -> Upload | None:
+        """The upload that an earlier process was at, as far as the registry still has it."""
+        location = memory.get()
+        if location is None:
+            return None
+        try:
+            session = session_at(self._base, location, host=self.host)
+        except DestinationError:
+            return None
+        return self._continued(repository, session, size)
 
     def _check_size(self, size: int, title: str) -> None:
         if self._limits.largest is not None and size > self._limits.largest:
@@ -210,22 +202,3 @@ class Uploads(Exchange):
                 cause=f"it has {size} bytes, and the limit there is {self._limits.largest}",
                 hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
             )
-
-
-class Broken(Exception):
-    """A try that failed where another may do better. `digest` is that of the blob, where it is known by now."""
-
-    def __init__(self, failure: DestinationError, digest: str | None = None) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.digest = digest
-
-
-def closing(session: UploadSession, digest: str) -> str:
-    """The address of the PUT that ends an upload."""
-    return f"{session.location}{'&' if '?' in session.location else '?'}digest={quote(digest, safe='')}"
-
-
-def push_scope(repository: str) -> tuple[str, ...]:
-    """What uploads to `repository` need. The address of a session does not say it."""
-    return (f"repository:{repository}:pull,push",)

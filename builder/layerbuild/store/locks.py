@@ -26,7 +26,7 @@ def locked(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterat
         StoreError: the directory cannot be used.
     """
     path = directory / name.replace(":", "-")
-    descriptor = _held(path, waiting)
+    descriptor = hold(path, waiting)
     try:
         yield
     finally:
@@ -35,11 +35,20 @@ def locked(directory: Path, name: str, *, waiting: Callable[[], None]) -> Iterat
         os.close(descriptor)
 
 
-def _held(path: Path, waiting: Callable[[], None]) -> int:
+def hold(path: Path, waiting: Callable[[], None], *, mode: int = 0o666) -> int:
+    """Holds the file at `path`, which is made if there is none: an open descriptor, to be closed.
+
+    Args:
+        waiting: called once, before it waits for somebody else.
+        mode: of a new file, before the umask.
+
+    Raises:
+        StoreError: there can be no such file.
+    """
     told = False
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be made", cause=error.strerror, hint="check the store's disk, and who may write there"
@@ -54,6 +63,20 @@ def _held(path: Path, waiting: Callable[[], None]) -> int:
         except BaseException:
             os.close(descriptor)
             raise
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes the file at `path`, unless somebody holds it.
+
+    Raises:
+        OSError: it cannot be opened or removed.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if _try(descriptor):
+            path.unlink(missing_ok=True)
+    finally:
         os.close(descriptor)
 
 

@@ -1,0 +1,103 @@
+"""Upload sessions that registries have opened: what a killed run was sending, the next one goes on with.
+
+A session's address may be a secret in itself. Each lies in a file that only its owner can read, under a
+name that tells nothing. That file is locked while its blob is on its way (flock(2)), so that no two
+threads or processes send the same blob to the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from layerbuild.model import sha256_hex
+from layerbuild.store.database import unusable
+from layerbuild.store.locks import hold, remove
+
+_LIFE = 24 * 3600
+"""Seconds after which a session is not asked for any more."""
+
+_LONGEST = 16 * 1024
+"""Bytes of an address that is worth remembering."""
+
+
+class HeldUpload:
+    """One blob on its way to one repository, held against everybody else.
+
+    Attributes:
+        waited: whether somebody else was sending it until now.
+    """
+
+    def __init__(self, descriptor: int, *, waited: bool) -> None:
+        self.waited = waited
+        self._descriptor = descriptor
+
+    def get(self) -> str | None:
+        """The address of its session, if one was remembered during the last 24 hours."""
+        if time.time() - os.fstat(self._descriptor).st_mtime > _LIFE:
+            return None
+        data = os.pread(self._descriptor, _LONGEST, 0)
+        address, end, more = data.partition(b"\n")
+        # Without its end it was being written when its process died.
+        return address.decode("utf-8", "replace") if address and end and not more else None
+
+    def put(self, location: str) -> None:
+        """Remembers the address of its session."""
+        # What cannot be remembered is sent anew by the next run, which is no reason to end this one.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, location.encode() + b"\n", 0)
+
+    def drop(self) -> None:
+        """Forgets it."""
+        os.ftruncate(self._descriptor, 0)
+
+
+class UploadSessions:
+    """The sessions below the store at `root`.
+
+    Args:
+        waiting: told of a digest that somebody else is sending, before it is waited for.
+    """
+
+    def __init__(self, root: Path, *, waiting: Callable[[str], None]) -> None:
+        self._directory = root / "uploads"
+        self._waiting = waiting
+
+    @contextlib.contextmanager
+    def held(self, host: str, repository: str, digest: str) -> Iterator[HeldUpload]:
+        """Holds the blob `digest` on its way to a repository of a registry. Waits for whoever else sends it.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        waited = False
+
+        def waiting() -> None:
+            nonlocal waited
+            waited = True
+            self._waiting(digest)
+
+        self._prepare()
+        path = self._directory / sha256_hex("\n".join((host, repository, digest)).encode())
+        descriptor = hold(path, waiting, mode=0o600)
+        upload = HeldUpload(descriptor, waited=waited)
+        try:
+            yield upload
+        finally:
+            if upload.get() is None:
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _prepare(self) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in self._directory.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _LIFE:
+                        remove(path)
+        except OSError as error:
+            raise unusable(self._directory.parent, error.strerror or type(error).__name__) from None
