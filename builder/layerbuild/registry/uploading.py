@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from urllib.parse import urlencode
 
@@ -57,9 +58,12 @@ class Uploads(UploadSteps):
             return Mount(mounted=False)
         status, location = response.status_code, response.headers.get("Location")
         if status in (201, 202):
-            url = response.url
+            url, session = response.url, None
             answers.finish(response)
-            session = session_at(url, location, host=self.host) if status == 202 else None
+            if status == 202:
+                # One at no usable place is as good as none: the upload opens its own.
+                with contextlib.suppress(DestinationError):
+                    session = session_at(url, location, host=self.host)
             return Mount(mounted=status == 201, session=session)
         # Whatever stands in the way of an upload, too, is told by the upload.
         answers.read_refusal(response, self._logins.scrub)
