@@ -359,6 +359,26 @@ def test_a_registry_that_rewrites_manifests(registry: Front) -> None:
         client(registry).put_manifest(f"{registry.prefix}/a", "v1", MANIFEST_TYPE, b"{}")
 
 
+@pytest.mark.parametrize("status", [200, 204])
+def test_a_manifest_that_somebody_else_says_to_have_stored(registry: Front, status: int) -> None:
+    """A proxy may answer so to anything. A registry is asked what it has."""
+    name, image = f"{registry.prefix}/a", make_image([(TAR, b"layer")])
+    registry.rule("PUT", "/manifests/", status)
+    with pytest.raises(DestinationError, match="did not store") as caught:
+        push(client(registry), name, image, "v1")
+    assert "has none of that name" in (caught.value.cause or "")
+    registry.rule("PUT", "/manifests/", edit=lambda _status, _headers, _body: (status, {}, b""))
+    push(client(registry), name, image, "v1")
+    assert client(registry).get_manifest(name, "v1", accept=MANIFESTS)[1] == image.manifest
+
+
+@pytest.mark.parametrize("headers", [{}, {"Location": "ftp://127.0.0.1/x"}])
+def test_a_refused_mount_without_a_session(registry: Front, headers: dict[str, str]) -> None:
+    registry.rule("POST", "/uploads/", 202, headers=headers)
+    answer = client(registry).mount_blob(f"{registry.prefix}/b", digest_of(b"x"), f"{registry.prefix}/a")
+    assert not answer and answer.session is None
+
+
 # --- registries that say no ----------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from layerbuild import http
-from layerbuild.errors import DestinationError, SourceError
+from layerbuild.errors import DestinationError, NotFound, SourceError
 from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
 from layerbuild.registry.manifests import MANIFEST_LIMIT
@@ -88,11 +88,29 @@ class RegistryClient(StreamUploads):
         headers = {"Content-Type": media_type}
         response = self._call("PUT", f"{repository}/manifests/{reference}", headers=headers, data=data)
         self._expect(response, (200, 201, 204), action)
-        stored = response.headers.get("Docker-Content-Digest")
+        digest, stored = f"sha256:{sha256_hex(data)}", response.headers.get("Docker-Content-Digest", "")
         answers.finish(response)
-        if stored and is_digest(stored) and stored != f"sha256:{sha256_hex(data)}":
+        if response.status_code != 201 and not is_digest(stored):
+            # Not what the specification asks for, and what a proxy might say that is no registry.
+            stored = self._shown(repository, reference, media_type)
+        if is_digest(stored) and stored != digest:
             raise DestinationError(
                 f"the registry {self.host} did not {action} as given",
                 cause=f"it says that the manifest has the digest {stored}",
                 hint="this registry rewrites manifests, and cannot hold reproducible images",
             )
+
+    def _shown(self, repository: str, reference: str, media_type: str) -> str:
+        """The digest of the manifest that is to be seen under a name.
+
+        Raises:
+            DestinationError: there is none.
+        """
+        try:
+            return self.get_manifest(repository, reference, accept=(media_type,))[2]
+        except NotFound:
+            raise DestinationError(
+                f"the registry {self.host} did not store the manifest {reference} in {repository}",
+                cause="it said that it did, and has none of that name",
+                hint="check that no proxy before it answers instead",
+            ) from None
