@@ -21,7 +21,12 @@ pytest_plugins = [
     "fixtures.gitrepo",
     "fixtures.registry",
     "fixtures.specregistry",
+    "fixtures.faultproxy",
     "fixtures.project",
+    "fixtures.inprocess",
+    "fixtures.several",
+    "fixtures.warmprocess",
+    "fixtures.scene",
     "fixtures.cluster",
     "fixtures.container",
 ]
