@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from layerbuild import http
-from layerbuild.errors import DestinationError, NotFound, SourceError
+from layerbuild.errors import DestinationError, NotFound, SourceError, Unreachable
 from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
 from layerbuild.registry.manifests import MANIFEST_LIMIT
@@ -20,35 +20,52 @@ class RegistryClient(StreamUploads):
     def open_blob(self, repository: str, digest: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """A blob's bytes from `offset` on, at most `length` of them. The request is made at the first chunk.
 
+        After a break the rest is asked for, as often as that brings something.
+
         Raises:
             NotFound: the repository lacks it.
             ContentMismatch: a read of the whole was not what the digest says.
-            Unreachable: the connection broke.
+            Unreachable: the connection broke again and again.
             DestinationError: the registry refuses.
         """
-        if length == 0:
-            return
+        pieces = self._parts(repository, digest, offset, length)
+        if offset == 0 and length is None:
+            pieces = receiving.verified(pieces, digest, f"the blob {digest} of {self.host}/{repository}")
+        yield from pieces
+
+    def _parts(self, repository: str, digest: str, offset: int, length: int | None) -> Iterator[bytes]:
+        position, resumed_at, fruitless = offset, offset, 0
+        end = None if length is None else offset + length
+        while position != end:
+            try:
+                for piece in self._part(repository, digest, position, end):
+                    position += len(piece)
+                    yield piece
+                return
+            except Unreachable:  # noqa: PERF203  # once per answer, not per byte
+                fruitless = 0 if position - resumed_at >= http.BLOCK else fruitless + 1
+                if fruitless > self._client.policy.retries:
+                    raise
+                resumed_at = position
+                self._client.pause(fruitless)
+
+    def _part(self, repository: str, digest: str, start: int, end: int | None) -> Iterator[bytes]:
+        """What one answer gives of the bytes from `start` to `end`."""
         headers = {}
-        if offset or length is not None:
-            last = "" if length is None else str(offset + length - 1)
-            headers["Range"] = f"bytes={offset}-{last}"
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         response = self._call("GET", f"{repository}/blobs/{digest}", headers=headers)
         if response.status_code == 404:
             answers.read_refusal(response, self._logins.scrub)
             raise self._missing(f"{repository}@{digest}")
         self._expect(response, (200, 206), f"read {digest} from {repository}")
-        whole = offset == 0 and length is None
-        skip = offset if response.status_code == 200 else 0
+        skip = start if response.status_code == 200 else 0
         given = response.headers.get("Content-Range", "")
-        if response.status_code == 206 and not given.startswith(f"bytes {offset}-"):
+        if response.status_code == 206 and not given.startswith(f"bytes {start}-"):
             response.close()
             raise DestinationError(f"the registry {self.host} sends another part of {digest} than it was asked for")
-        pieces = http.chunks(response)
-        with contextlib.closing(pieces):
-            if whole:
-                yield from receiving.verified(pieces, digest, f"the blob {digest} of {self.host}/{repository}")
-            else:
-                yield from receiving.window(pieces, skip, length)
+        with contextlib.closing(http.chunks(response)) as pieces:
+            yield from receiving.window(pieces, skip, None if end is None else end - start)
 
     def get_manifest(  # oras's own parses and loses the bytes
         self, repository: str, reference: str, *, accept: Sequence[str]
