@@ -72,7 +72,7 @@ def test_bodies_that_break_off_anywhere(scene: Scene, seed: int) -> None:
 
 def test_a_registry_that_takes_no_more_of_a_body(scene: Scene) -> None:
     """It is given up in the middle of a block, and the blob goes again."""
-    scene.digests = declare(scene.project, size=12 << 20)
+    scene.digests = declare(scene.project, size=12 << 20, run=scene.run)
     scene.proxy.on("PUT", UPLOADS, faults.stuck(100_000), times=2)
     scene.survives()
 
