@@ -103,8 +103,19 @@ def test_an_empty_blob(registry: Front) -> None:
     assert here.head_blob(name, digest_of(b"")) == 0
 
 
-def test_a_head_without_a_size_is_told(registry: Front) -> None:
+def test_a_head_without_a_size_is_followed_by_a_question(registry: Front) -> None:
+    name, here = f"{registry.prefix}/a", client(registry)
+    for data in (b"", b"x", b"0123456789" * 100_000):
+        here.upload_blob(name, MemoryBlob(data), advance=ignore)
+        registry.rule("HEAD", "", 200, headers={"Content-Length": "many"})
+        assert here.head_blob(name, digest_of(data)) == len(data)
     registry.rule("HEAD", "", 200, headers={"Content-Length": "many"})
+    assert here.head_blob(name, digest_of(b"not there")) is None
+
+
+def test_a_size_that_nobody_tells(registry: Front) -> None:
+    for method, status in (("HEAD", 200), ("GET", 206)):
+        registry.rule(method, "", status, headers={"Content-Length": "many"})
     with pytest.raises(DestinationError, match="does not tell the size"):
         client(registry).head_blob(f"{registry.prefix}/a", digest_of(b"x"))
 
