@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin
 
 from layerbuild import addresses
 from layerbuild.digests import CHUNK, Digester, feed
@@ -91,7 +91,7 @@ def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
         DestinationError: it names none, or one that bytes cannot safely go to.
     """
     try:
-        target = urljoin(url, location or "")
+        target = urldefrag(urljoin(url, location or "")).url
         scheme = addresses.origin(target)[0]
     except ValueError:
         target = scheme = ""
