@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from layerbuild.destinations import Destination
-from layerbuild.errors import LayerbuildError
+from layerbuild.errors import LayerbuildError, LoginRequired
 from layerbuild.execute.parallel import attempts
 from layerbuild.lockmodel import Lock, key_of_line
 from layerbuild.plan import Want
@@ -64,10 +64,13 @@ def present(
 
 
 def _ask(pairs: Sequence[tuple[Want, str]], destination: Destination, found: dict[str, set[str]]) -> None:
-    """A repository that does not answer counts as one that lacks the blob: sending it there will tell why."""
+    """A repository that does not answer counts as one that lacks the blob: sending it there will tell why.
+
+    Who may push need not be allowed to ask: some registries hide what does not exist yet.
+    """
     answers = attempts(lambda p: destination.has(p[1], p[0].digest or "", p[0].size), pairs, parallel=PARALLEL)
     failures = [answer for answer in answers if isinstance(answer, LayerbuildError)]
-    if failures and len(failures) == len(answers):
+    if failures and len(failures) == len(answers) and not all(isinstance(f, LoginRequired) for f in failures):
         raise failures[0]
     for (want, name), there in zip(pairs, answers, strict=True):
         if there is True:
