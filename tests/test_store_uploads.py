@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from layerbuild.errors import StoreError
+from layerbuild.store.database import Database
 from layerbuild.store.uploads import HeldUpload, UploadSessions
 
 PLACE = ("registry.example.com", "acme/a", "sha256:" + "0" * 64)
@@ -20,7 +21,7 @@ ADDRESS = "https://registry.example.com/v2/acme/a/blobs/uploads/1?_state=hunter2
 
 
 def sessions(root: Path, told: list[str] | None = None) -> UploadSessions:
-    return UploadSessions(root, waiting=(told if told is not None else []).append)
+    return UploadSessions(Database(root), waiting=(told if told is not None else []).append)
 
 
 def files(root: Path) -> list[Path]:
@@ -36,7 +37,7 @@ def left(root: Path, place: tuple[str, str, str] = PLACE) -> str | None:
 def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
     with sessions(tmp_path).held(*PLACE) as upload:
         assert upload.get() is None
-        assert not upload.waited
+        assert not upload.arrived
         upload.put(ADDRESS + "&much=longer")
         upload.put(ADDRESS)
         assert upload.get() == ADDRESS
@@ -119,7 +120,7 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
         waiting.set()
 
     def second() -> None:
-        with UploadSessions(tmp_path, waiting=note).held(*PLACE) as upload:
+        with UploadSessions(Database(tmp_path), waiting=note).held(*PLACE) as upload:
             order.append("second")
             held.append(upload)
 
@@ -132,13 +133,14 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert told == [PLACE[2]]
-    assert held[0].waited
+    assert not held[0].arrived
 
 
 def test_a_holder_that_is_killed_lets_go_and_leaves_its_address(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom layerbuild.store.uploads import UploadSessions\n"
-        "with UploadSessions(Path(sys.argv[1]), waiting=print).held(*sys.argv[2:5]) as upload:\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from layerbuild.store.database import Database\nfrom layerbuild.store.uploads import UploadSessions\n"
+        "with UploadSessions(Database(Path(sys.argv[1])), waiting=print).held(*sys.argv[2:5]) as upload:\n"
         "    upload.put(sys.argv[5])\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path), *PLACE, ADDRESS]

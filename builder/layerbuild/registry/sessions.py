@@ -11,8 +11,8 @@ class HeldSession(Protocol):
     """What is remembered of one blob on its way to one repository. Addresses may be secrets in themselves."""
 
     @property
-    def waited(self) -> bool:
-        """Whether somebody else was sending that blob there until now."""
+    def arrived(self) -> bool:
+        """Whether somebody on this machine has sent that blob there before, maybe while this one waited."""
 
     def get(self) -> str | None:
         """The address of the session that an earlier process left, if any."""
@@ -22,6 +22,9 @@ class HeldSession(Protocol):
 
     def drop(self) -> None:
         """Forgets it."""
+
+    def done(self) -> None:
+        """Forgets it, and remembers that the blob is there."""
 
 
 class Sessions(Protocol):
@@ -34,7 +37,7 @@ class Sessions(Protocol):
 class Forgetful:
     """No memory: `Sessions` and `HeldSession` at once."""
 
-    waited = False
+    arrived = False
 
     @contextmanager
     def held(self, host: str, repository: str, digest: str) -> Iterator[HeldSession]:
@@ -50,3 +53,6 @@ class Forgetful:
 
     def drop(self) -> None:
         """There is nothing to forget."""
+
+    def done(self) -> None:
+        """Remembers nothing."""

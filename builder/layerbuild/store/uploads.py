@@ -2,19 +2,20 @@
 
 A session's address may be a secret in itself. Each lies in a file that only its owner can read, under a
 name that tells nothing. That file is locked while its blob is on its way (flock(2)), so that no two
-threads or processes send the same blob to the same place.
+threads or processes send the same blob to the same place; and before it is let go, the store remembers
+that the blob has arrived, for whoever asked the registry too early.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from layerbuild.model import sha256_hex
-from layerbuild.store.database import unusable
+from layerbuild.store.database import Database, unusable
 from layerbuild.store.locks import hold, remove
 
 _LIFE = 24 * 3600
@@ -25,15 +26,17 @@ _LONGEST = 16 * 1024
 
 
 class HeldUpload:
-    """One blob on its way to one repository, held against everybody else.
+    """One blob on its way to one repository, held against everybody else."""
 
-    Attributes:
-        waited: whether somebody else was sending it until now.
-    """
-
-    def __init__(self, descriptor: int, *, waited: bool) -> None:
-        self.waited = waited
+    def __init__(self, descriptor: int, database: Database, place: tuple[str, str, str]) -> None:
         self._descriptor = descriptor
+        self._database = database
+        self._place = place
+
+    @property
+    def arrived(self) -> bool:
+        """Whether somebody on this machine has sent it there before, maybe while this one waited."""
+        return self._database.was_pushed(*self._place)
 
     def get(self) -> str | None:
         """The address of its session, if one was remembered during the last 24 hours."""
@@ -55,17 +58,25 @@ class HeldUpload:
         """Forgets it."""
         os.ftruncate(self._descriptor, 0)
 
+    def done(self) -> None:
+        """Forgets it, and remembers that the blob is there."""
+        self.drop()
+        self._database.remember_push(*self._place)
+
 
 class UploadSessions:
-    """The sessions below the store at `root`.
+    """The sessions of a store.
 
     Args:
         waiting: told of a digest that somebody else is sending, before it is waited for.
     """
 
-    def __init__(self, root: Path, *, waiting: Callable[[str], None]) -> None:
-        self._directory = root / "uploads"
+    def __init__(self, database: Database, *, waiting: Callable[[str], None]) -> None:
+        self._database = database
+        self._directory = database.root / "uploads"
         self._waiting = waiting
+        self._lock = threading.Lock()
+        self._prepared = False
 
     @contextlib.contextmanager
     def held(self, host: str, repository: str, digest: str) -> Iterator[HeldUpload]:
@@ -74,17 +85,14 @@ class UploadSessions:
         Raises:
             StoreError: the store cannot be used.
         """
-        waited = False
-
-        def waiting() -> None:
-            nonlocal waited
-            waited = True
-            self._waiting(digest)
-
-        self._prepare()
-        path = self._directory / sha256_hex("\n".join((host, repository, digest)).encode())
-        descriptor = hold(path, waiting, mode=0o600)
-        upload = HeldUpload(descriptor, waited=waited)
+        with self._lock:
+            if not self._prepared:
+                self._prepare()
+            self._prepared = True
+        place = (host, repository, digest)
+        path = self._directory / sha256_hex("\n".join(place).encode())
+        descriptor = hold(path, lambda: self._waiting(digest), mode=0o600)
+        upload = HeldUpload(descriptor, self._database, place)
         try:
             yield upload
         finally:
@@ -93,6 +101,7 @@ class UploadSessions:
             os.close(descriptor)
 
     def _prepare(self) -> None:
+        """Makes the directory, and removes what is too old to be asked for."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self._directory.iterdir():
