@@ -37,7 +37,8 @@ def left(root: Path, place: tuple[str, str, str] = PLACE) -> str | None:
 def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
     with sessions(tmp_path).held(*PLACE) as upload:
         assert upload.get() is None
-        assert not upload.arrived
+        assert not upload.waited
+        assert upload.places() == []
         upload.put(ADDRESS + "&much=longer")
         upload.put(ADDRESS)
         assert upload.get() == ADDRESS
@@ -133,7 +134,7 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert told == [PLACE[2]]
-    assert not held[0].arrived
+    assert held[0].waited
 
 
 def test_a_holder_that_is_killed_lets_go_and_leaves_its_address(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -11,8 +11,11 @@ class HeldSession(Protocol):
     """What is remembered of one blob on its way to one repository. Addresses may be secrets in themselves."""
 
     @property
-    def arrived(self) -> bool:
-        """Whether somebody on this machine has sent that blob there before, maybe while this one waited."""
+    def waited(self) -> bool:
+        """Whether somebody else was sending that blob to that registry until now."""
+
+    def places(self) -> Sequence[str]:
+        """Repositories that it was sent to from this machine, also since the registry was last asked for it."""
 
     def get(self) -> str | None:
         """The address of the session that an earlier process left, if any."""
@@ -31,18 +34,23 @@ class Sessions(Protocol):
     """A memory for upload sessions."""
 
     def held(self, host: str, repository: str, digest: str) -> AbstractContextManager[HeldSession]:
-        """Holds a blob on its way against everybody else who would send it there, and waits for who does."""
+        """Holds a blob on its way against everybody else who would send it to that registry, whatever the
+        repository, and waits for who does."""
 
 
 class Forgetful:
     """No memory: `Sessions` and `HeldSession` at once."""
 
-    arrived = False
+    waited = False
 
     @contextmanager
     def held(self, host: str, repository: str, digest: str) -> Iterator[HeldSession]:
         """Holds nothing."""
         yield self
+
+    def places(self) -> Sequence[str]:
+        """None."""
+        return ()
 
     def get(self) -> str | None:
         """Nothing."""

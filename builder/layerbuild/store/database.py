@@ -140,11 +140,6 @@ class Database:
         """A blob is in a repository of a registry now."""
         self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
 
-    def was_pushed(self, host: str, repository: str, digest: str) -> bool:
-        """Whether a blob was pushed from here to a repository of a registry. It may have gone since."""
-        sql = "SELECT 1 FROM pushed WHERE host = ? AND digest = ? AND repository = ?"
-        return bool(self.query(sql, host, digest, repository))
-
     def learnt(self, host: str) -> dict[str, int]:
         """What a registry did during the last week, by name: see `registry.manners`."""
         rows = self.query("SELECT name, value FROM registries WHERE host = ? AND abs(learnt - ?) < ?", host, *_now())

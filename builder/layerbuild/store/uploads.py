@@ -2,7 +2,7 @@
 
 A session's address may be a secret in itself. Each lies in a file that only its owner can read, under a
 name that tells nothing. That file is locked while its blob is on its way (flock(2)), so that no two
-threads or processes send the same blob to the same place; and before it is let go, the store remembers
+threads or processes send the same blob to the same registry; and before it is let go, the store remembers
 that the blob has arrived, for whoever asked the registry too early.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from layerbuild.model import sha256_hex
 from layerbuild.store.database import Database, unusable
@@ -26,33 +26,43 @@ _LONGEST = 16 * 1024
 
 
 class HeldUpload:
-    """One blob on its way to one repository, held against everybody else."""
+    """One blob on its way to one repository, held against everybody else.
 
-    def __init__(self, descriptor: int, database: Database, place: tuple[str, str, str]) -> None:
+    Attributes:
+        waited: whether somebody else was sending it to that registry until now.
+    """
+
+    def __init__(self, descriptor: int, database: Database, place: tuple[str, str, str], *, waited: bool) -> None:
+        self.waited = waited
         self._descriptor = descriptor
         self._database = database
         self._place = place
 
     @property
-    def arrived(self) -> bool:
-        """Whether somebody on this machine has sent it there before, maybe while this one waited."""
-        return self._database.was_pushed(*self._place)
+    def empty(self) -> bool:
+        """Whether there is nothing in it that anybody could go on with."""
+        return os.fstat(self._descriptor).st_size == 0 or time.time() - os.fstat(self._descriptor).st_mtime > _LIFE
+
+    def places(self) -> Sequence[str]:
+        """Repositories of the registry that it was sent to from this store."""
+        host, _, digest = self._place
+        return self._database.pushed_to(host, digest)
 
     def get(self) -> str | None:
         """The address of its session, if one was remembered during the last 24 hours."""
         if time.time() - os.fstat(self._descriptor).st_mtime > _LIFE:
             return None
-        data = os.pread(self._descriptor, _LONGEST, 0)
-        address, end, more = data.partition(b"\n")
+        data = os.pread(self._descriptor, _LONGEST, 0).decode("utf-8", "replace")
+        repository, address, *end = data.split("\n") if data.count("\n") == 2 else ("", "", "")
         # Without its end it was being written when its process died.
-        return address.decode("utf-8", "replace") if address and end and not more else None
+        return address if repository == self._place[1] and address and end == [""] else None
 
     def put(self, location: str) -> None:
         """Remembers the address of its session."""
         # What cannot be remembered is sent anew by the next run, which is no reason to end this one.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, location.encode() + b"\n", 0)
+            os.pwrite(self._descriptor, f"{self._place[1]}\n{location}\n".encode(), 0)
 
     def drop(self) -> None:
         """Forgets it."""
@@ -80,7 +90,8 @@ class UploadSessions:
 
     @contextlib.contextmanager
     def held(self, host: str, repository: str, digest: str) -> Iterator[HeldUpload]:
-        """Holds the blob `digest` on its way to a repository of a registry. Waits for whoever else sends it.
+        """Holds the blob `digest` on its way to a repository of a registry. Waits for whoever else sends it to that
+        registry: what is in one repository can be mounted in others.
 
         Raises:
             StoreError: the store cannot be used.
@@ -90,13 +101,20 @@ class UploadSessions:
                 self._prepare()
             self._prepared = True
         place = (host, repository, digest)
-        path = self._directory / sha256_hex("\n".join(place).encode())
-        descriptor = hold(path, lambda: self._waiting(digest), mode=0o600)
-        upload = HeldUpload(descriptor, self._database, place)
+        path = self._directory / sha256_hex(f"{host}\n{digest}".encode())
+        waited = False
+
+        def waiting() -> None:
+            nonlocal waited
+            waited = True
+            self._waiting(digest)
+
+        descriptor = hold(path, waiting, mode=0o600)
+        upload = HeldUpload(descriptor, self._database, place, waited=waited)
         try:
             yield upload
         finally:
-            if upload.get() is None:
+            if upload.empty:
                 path.unlink(missing_ok=True)
             os.close(descriptor)
 
