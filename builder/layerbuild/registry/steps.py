@@ -180,7 +180,7 @@ class UploadSteps(Exchange):
         error = self._refused(refusal, action)
         if refusal.status == 404:
             return Broken(error, digest, lost=True)
-        if refusal.status in http.RETRIED and wait <= http.LONGEST_WAIT:
+        if refusal.status in http.RETRIED:
             return Broken(error, digest, wait=wait)
         return error
 

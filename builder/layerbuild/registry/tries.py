@@ -61,7 +61,7 @@ class Tries(ChunkSteps):
                     raise error.failure from None
                 raise
             if not broken.otherwise:
-                if patience.ended:
+                if patience.ended or broken.wait > http.LONGEST_WAIT:
                     self._leave(blob, upload, memory, resumable=not broken.lost)
                     raise broken.failure from None
                 self._client.pause(patience.attempt, least=broken.wait)
