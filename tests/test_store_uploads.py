@@ -156,3 +156,32 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("in the way")
     with pytest.raises(StoreError), sessions(tmp_path).held(*PLACE):
         pass
+
+
+def test_an_address_is_of_one_repository(tmp_path: Path) -> None:
+    with sessions(tmp_path).held(*PLACE) as upload:
+        upload.put(ADDRESS)
+    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
+        assert upload.get() is None
+    assert left(tmp_path) == ADDRESS, "who has no use for it leaves it"
+    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
+        upload.done()
+    assert files(tmp_path) == []
+
+
+def test_what_is_done_is_known_before_it_is_let_go(tmp_path: Path) -> None:
+    waiting, found = threading.Event(), list[object]()
+
+    def second() -> None:
+        with UploadSessions(Database(tmp_path), waiting=lambda _: waiting.set()).held(
+            PLACE[0], "b", PLACE[2]
+        ) as upload:
+            found.extend((upload.waited, upload.places()))
+
+    thread = threading.Thread(target=second)
+    with sessions(tmp_path).held(*PLACE) as upload:
+        thread.start()
+        assert waiting.wait(30)
+        upload.done()
+    thread.join()
+    assert found == [True, [PLACE[1]]]
