@@ -50,6 +50,7 @@ test: setup lint peers
 bench: setup peers
 	@PYTHON="$(PYTHON)" sh tests/install-peers.sh system $(RIVALS)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/parallelpush.py
 	$(BIN)/python benchmarks/coldstart.py
 
 clean:

@@ -69,6 +69,13 @@ def registry(directory: Path) -> Iterator[str]:
     Raises:
         Failed: it does not start.
     """
+    with registry_process(directory) as (host, _):
+        yield host
+
+
+@contextlib.contextmanager
+def registry_process(directory: Path) -> Iterator[tuple[str, int]]:
+    """As `registry`, with the process's number."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -83,7 +90,7 @@ def registry(directory: Path) -> Iterator[str]:
     )
     try:
         _wait_for(port, process)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         process.wait()

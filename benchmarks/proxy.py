@@ -1,28 +1,32 @@
-"""A proxy that counts what a client sends to a registry. It copies bytes and understands none of them."""
+"""A proxy that counts what a client sends to a registry. It copies bytes, and knows of them where a request begins."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 1024 * 1024
+_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE) /v2/")
 
 
 @dataclass
 class Counter:
-    """Bytes from clients so far, requests' lines and headers included, and where to send them."""
+    """Bytes from clients so far, requests' lines and headers included, their requests, and where to send them."""
 
     host: str
     sent: int = 0
+    requests: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, count: int) -> None:
-        """More was sent."""
+    def add(self, data: memoryview) -> None:
+        """More was sent. Nobody sends a request before the last one was answered, so each begins with a read."""
         with self._lock:
-            self.sent += count
+            self.sent += len(data)
+            self.requests += _REQUEST.match(data) is not None
 
 
 @contextlib.contextmanager
@@ -66,14 +70,14 @@ class _Pair:
         self._lock = threading.Lock()
         self._ended = 0
 
-    def copy(self, source: socket.socket, sink: socket.socket, count: Callable[[int], None] | None) -> None:
+    def copy(self, source: socket.socket, sink: socket.socket, count: Callable[[memoryview], None] | None) -> None:
         """Everything from one to the other, until it ends or breaks."""
         view = memoryview(bytearray(_BLOCK))
         with contextlib.suppress(OSError):
             while size := source.recv_into(view):
                 # Counted before it arrives: whoever reads the number after an answer has all of it.
                 if count is not None:
-                    count(size)
+                    count(view[:size])
                 sink.sendall(view[:size])
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

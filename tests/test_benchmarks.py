@@ -346,6 +346,23 @@ def test_one_part_by_itself(tmp_path: Path) -> None:
     assert str(_ROOT) not in data.read_text() and socket.gethostname() not in data.read_text()
 
 
+def test_layers_at_once_and_an_image_that_is_there(tmp_path: Path) -> None:
+    data = tmp_path / "found.json"
+    command = [sys.executable, str(_ROOT / "benchmarks/parallelpush.py"), "--layers", "2", "--size", "1MiB"]
+    done = subprocess.run([*command, "--rounds", "1", "--json", str(data)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(data.read_text())
+    assert {name: len(rows) for name, rows in found["rows"].items()} == {
+        "four at a time": 1,
+        "one at a time": 1,
+        "in one pass": 1,
+    }
+    # A tag; of each blob whether it is there; sessions and bodies; the manifest.
+    asked = {name: row["requests"] for name, row in found["again"].items()}
+    assert asked == {"first": 1 + 40 + 2 * 41 + 1, "unchanged": 1, "another tag": 1 + 41 + 1}
+    assert "| one at a time " in done.stdout and "| 1.00 |" in done.stdout.replace("  ", " ")
+
+
 def test_sizes_have_units() -> None:
     script = [sys.executable, str(_ROOT / "benchmarks/run.py"), "--size"]
     done = subprocess.run([*script, "2 pounds"], capture_output=True, text=True, check=False)

@@ -150,9 +150,11 @@ def test_tables_say_what_the_schema_says() -> None:
 
 def test_what_registries_take_is_as_known() -> None:
     told = {}
-    for row in re.findall(r"^\| [^|]+ \| (`.*`) \| ([^|]*)\| (yes|no) \|$", read("docs/pushing.md"), re.MULTILINE):
-        largest = int(row[1].removesuffix(" MiB ")) << 20 if row[1].strip() else None
-        told |= {host: Limits(streams=row[2] == "no", largest=largest) for host in re.findall(r"`([^`]+)`", row[0])}
+    pattern = r"^\| [^|]+ \| (`.*`) \| ([^|]*)\| (yes|no) \| ([^|]*)\| ([^|]*)\|$"
+    for hosts, largest, first, chunk, whole in re.findall(pattern, read("docs/pushing.md"), re.MULTILINE):
+        sizes = [int(text.removesuffix(" MiB ")) << 20 if text.strip() else None for text in (largest, chunk, whole)]
+        limits = Limits(streams=first == "no", largest=sizes[0], chunk=sizes[1], whole=sizes[2])
+        told |= dict.fromkeys(re.findall(r"`([^`]+)`", hosts), limits)
     assert told == dict(KNOWN)
 
 

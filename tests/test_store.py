@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -456,3 +457,48 @@ class TestUnusable:
         connection.close()
         with pytest.raises(StoreError, match="newer layerbuild"):
             Store(tmp_path)
+
+
+# --- what registries take --------------------------------------------------------------------------
+
+
+def test_what_registries_take_is_remembered_for_a_week(store: Store) -> None:
+    assert store.learnt("a.example.com") == {}
+    store.learn("a.example.com", "chunk", 5)
+    store.learn("a.example.com", "streams", 0)
+    store.learn("a.example.com", "chunk", 7)
+    store.learn("b.example.com", "chunk", 1)
+    assert store.learnt("a.example.com") == {"chunk": 7, "streams": 0}
+    for days in (6, 8, -8):
+        store.query("UPDATE registries SET learnt = ? WHERE host LIKE 'a%'", time.time() - days * 24 * 3600)
+        assert store.learnt("a.example.com") == ({"chunk": 7, "streams": 0} if days == 6 else {})
+    store.learn("b.example.com", "streams", 0)
+    assert store.query("SELECT host, name FROM registries ORDER BY name") == [
+        ("b.example.com", "chunk"),
+        ("b.example.com", "streams"),
+    ], "what is too old is removed"
+
+
+def test_a_store_of_an_older_layerbuild_is_brought_up(tmp_path: Path) -> None:
+    with contextlib.closing(Store(tmp_path / "store")) as old:
+        old.remember_push("a.example.com", "acme/a", "sha256:1")
+        old.query("DROP TABLE registries")
+        old.query("PRAGMA user_version = 1")
+    with contextlib.closing(Store(tmp_path / "store")) as store:
+        store.learn("a.example.com", "chunk", 5)
+        assert store.learnt("a.example.com") == {"chunk": 5}
+        assert store.pushed_to("a.example.com", "sha256:1") == ["acme/a"]
+        assert store.query("PRAGMA user_version") == [(2,)]
+
+
+def test_a_layer_is_held_for_each_place(store: Store) -> None:
+    def wait() -> None:
+        raise TimeoutError
+
+    with store.locked_layer("key", "a.example.com", wait):
+        with pytest.raises(TimeoutError), store.locked_layer("key", "a.example.com", wait):
+            pass
+        with store.locked_layer("key", "b.example.com", wait), store.locked_layer("other", "a.example.com", wait):
+            pass
+    with store.locked_layer("key", "a.example.com", wait):
+        pass

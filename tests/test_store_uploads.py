@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from layerbuild.errors import StoreError
+from layerbuild.store.database import Database
 from layerbuild.store.uploads import HeldUpload, UploadSessions
 
 PLACE = ("registry.example.com", "acme/a", "sha256:" + "0" * 64)
@@ -20,7 +21,7 @@ ADDRESS = "https://registry.example.com/v2/acme/a/blobs/uploads/1?_state=hunter2
 
 
 def sessions(root: Path, told: list[str] | None = None) -> UploadSessions:
-    return UploadSessions(root, waiting=(told if told is not None else []).append)
+    return UploadSessions(Database(root), waiting=(told if told is not None else []).append)
 
 
 def files(root: Path) -> list[Path]:
@@ -37,6 +38,7 @@ def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
     with sessions(tmp_path).held(*PLACE) as upload:
         assert upload.get() is None
         assert not upload.waited
+        assert upload.places() == []
         upload.put(ADDRESS + "&much=longer")
         upload.put(ADDRESS)
         assert upload.get() == ADDRESS
@@ -119,7 +121,7 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
         waiting.set()
 
     def second() -> None:
-        with UploadSessions(tmp_path, waiting=note).held(*PLACE) as upload:
+        with UploadSessions(Database(tmp_path), waiting=note).held(*PLACE) as upload:
             order.append("second")
             held.append(upload)
 
@@ -137,8 +139,9 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
 
 def test_a_holder_that_is_killed_lets_go_and_leaves_its_address(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom layerbuild.store.uploads import UploadSessions\n"
-        "with UploadSessions(Path(sys.argv[1]), waiting=print).held(*sys.argv[2:5]) as upload:\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from layerbuild.store.database import Database\nfrom layerbuild.store.uploads import UploadSessions\n"
+        "with UploadSessions(Database(Path(sys.argv[1])), waiting=print).held(*sys.argv[2:5]) as upload:\n"
         "    upload.put(sys.argv[5])\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path), *PLACE, ADDRESS]
@@ -153,3 +156,32 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("in the way")
     with pytest.raises(StoreError), sessions(tmp_path).held(*PLACE):
         pass
+
+
+def test_an_address_is_of_one_repository(tmp_path: Path) -> None:
+    with sessions(tmp_path).held(*PLACE) as upload:
+        upload.put(ADDRESS)
+    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
+        assert upload.get() is None
+    assert left(tmp_path) == ADDRESS, "who has no use for it leaves it"
+    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
+        upload.done()
+    assert files(tmp_path) == []
+
+
+def test_what_is_done_is_known_before_it_is_let_go(tmp_path: Path) -> None:
+    waiting, found = threading.Event(), list[object]()
+
+    def second() -> None:
+        with UploadSessions(Database(tmp_path), waiting=lambda _: waiting.set()).held(
+            PLACE[0], "b", PLACE[2]
+        ) as upload:
+            found.extend((upload.waited, upload.places()))
+
+    thread = threading.Thread(target=second)
+    with sessions(tmp_path).held(*PLACE) as upload:
+        thread.start()
+        assert waiting.wait(30)
+        upload.done()
+    thread.join()
+    assert found == [True, [PLACE[1]]]

@@ -33,9 +33,11 @@ BLOCK = 1024 * 1024
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that may pass by themselves (RFC 9110, RFC 6585)."""
 
+LONGEST_WAIT = 60.0
+"""Seconds for which a server is waited for at most. One that asks for more has refused."""
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
-_LONGEST_WAIT = 60.0
 _SHORT = 64 * 1024
 
 
@@ -205,15 +207,19 @@ class Client:
                 if response.status_code not in RETRIED:
                     return response
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))
-                if last or wait > _LONGEST_WAIT:
+                if last or wait > LONGEST_WAIT:
                     return response
                 _discard(response)
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def pause(self, attempt: int) -> None:
-        """Waits before try number `attempt` + 1 of something that this client cannot repeat by itself."""
-        self._sleep(self._backoff(attempt))
+    def pause(self, attempt: int, *, least: float = 0) -> None:
+        """Waits before try number `attempt` + 1 of something that this client cannot repeat by itself.
+
+        Args:
+            least: seconds that a server asks for.
+        """
+        self._sleep(max(self._backoff(attempt), least))
 
     def _backoff(self, attempt: int) -> float:
         return self.policy.backoff * float(2**attempt) * (0.5 + random.random())  # noqa: S311  # jitter, no secret

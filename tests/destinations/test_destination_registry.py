@@ -125,7 +125,7 @@ def test_a_blob_without_a_name_lands_below_the_prefix(registry: Front) -> None:
 
 def test_a_destination_that_wants_the_digest_first_says_so() -> None:
     with pytest.raises(DigestFirst):
-        open_at("ghcr.io/acme").put_unnamed("a", 1, lambda: iter([b"x"]), title="x", advance=ignore)
+        open_at("gcr.io/acme").put_unnamed("a", 1, lambda: iter([b"x"]), title="x", advance=ignore)
 
 
 def test_the_manifest_of_a_tag(registry: Front) -> None:

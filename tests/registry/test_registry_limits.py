@@ -7,7 +7,7 @@ import pytest
 from layerbuild import http
 from layerbuild.errors import DestinationError, DigestFirst
 from layerbuild.registry.client import RegistryClient
-from layerbuild.registry.limits import Limits, limits_of
+from layerbuild.registry.limits import KNOWN, Limits, limits_of
 from layerbuild.registry.reference import normal_host
 from layerbuild.registry.sending import Stream
 
@@ -25,7 +25,7 @@ GIB = 1 << 30
         ("europe-west1-docker.pkg.dev", False, None),
         ("gcr.io", False, None),
         ("eu.gcr.io:443", False, None),
-        ("GHCR.io", False, 10 * GIB),
+        ("GHCR.io", True, 10 * GIB),
         ("docker.io", True, 10 * GIB),
         ("registry-1.docker.io", True, 10 * GIB),
         ("quay.io", True, None),
@@ -38,7 +38,13 @@ GIB = 1 << 30
     ],
 )
 def test_what_is_known_of_registries(host: str, streams: bool, largest: int | None) -> None:
-    assert limits_of(normal_host(host)) == Limits(streams=streams, largest=largest)
+    limits = limits_of(normal_host(host))
+    assert (limits.streams, limits.largest) == (streams, largest)
+
+
+def test_only_one_takes_no_more_than_short_chunks() -> None:
+    assert [host for host, limits in KNOWN if limits.chunk or limits.whole] == ["ghcr.io"]
+    assert limits_of("ghcr.io") == Limits(largest=10 * GIB, chunk=4 << 20, whole=GIB)
 
 
 class Huge:
@@ -71,6 +77,6 @@ def test_a_layer_that_is_too_large_is_refused_before_anything_is_sent(host: str)
 
 
 def test_a_layer_of_just_that_size_is_not() -> None:
-    here = RegistryClient("ghcr.io", client=http.Client(http.Policy(retries=0)), environ={})
+    here = RegistryClient("public.ecr.aws", client=http.Client(http.Policy(retries=0)), environ={})
     with pytest.raises(DigestFirst):
-        here.upload_unnamed("acme/a", Stream(open=Huge(1).open, size=10 * GIB, title="x"), advance=ignore)
+        here.upload_unnamed("acme/a", Stream(open=Huge(1).open, size=52_000 << 20, title="x"), advance=ignore)

@@ -17,6 +17,7 @@ from layerbuild import http
 from layerbuild.errors import ContentMismatch, DestinationError
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.sending import Stream
+from layerbuild.store.database import Database
 from layerbuild.store.uploads import UploadSessions
 
 QUICK = http.Policy(retries=2, backoff=0.001)
@@ -154,16 +155,12 @@ def test_a_session_that_was_lost_is_replaced(spec_registry: SpecRegistry, upload
 
 @both
 def test_a_session_that_expires_before_it_goes_on(spec_registry: SpecRegistry, upload: Upload) -> None:
-    class Expiring(Source):
-        def open(self, offset: int = 0) -> Iterator[bytes]:
-            if len(self.offsets) == 1:
-                spec_registry.forget_sessions()
-            return super().open(offset)
-
     spec_registry.switches.cuts = [3 * MIB]
-    upload(client(spec_registry), Expiring(DATA), ignore)
+    spec_registry.switches.answers = {"PATCH": [None, (404, {})] if upload is unnamed else [(404, {})]}
+    upload(client(spec_registry), Source(DATA), ignore)
     assert stored(spec_registry)
     assert 404 in spec_registry.statuses("PATCH")
+    assert len(spec_registry.sessions) == 2
 
 
 @both
@@ -181,26 +178,44 @@ def test_a_range_that_is_not_true(spec_registry: SpecRegistry, upload: Upload, s
     assert spec_registry.received() <= 2 * len(DATA)
 
 
-def test_a_registry_that_said_something_else_once_is_not_asked_again(spec_registry: SpecRegistry) -> None:
-    spec_registry.switches.cuts = [3 * MIB, 3 * MIB]
+def test_a_registry_that_said_something_else_is_asked_again(spec_registry: SpecRegistry) -> None:
+    spec_registry.switches.cuts = [3 * MIB]
     spec_registry.switches.ranges = ["0-99"]
-    named(client(spec_registry, replace(QUICK, retries=3)), Source(DATA), ignore)
-    assert spec_registry.statuses("GET") == [204]
-    assert spec_registry.statuses("PATCH") == [416]
-    assert len(spec_registry.sessions) == 3
+    named(client(spec_registry), Source(DATA), ignore)
+    assert spec_registry.statuses("GET") == [204, 204]
+    assert spec_registry.statuses("PATCH") == [416, 202]
+    assert spec_registry.received() == len(DATA)
+
+
+@both
+def test_a_registry_that_always_says_something_else_is_not_believed(
+    spec_registry: SpecRegistry, upload: Upload
+) -> None:
+    """Nothing is learnt of it about the length of chunks, which might as well have been refused."""
+    spec_registry.switches.cuts = [3 * MIB]
+    spec_registry.switches.ranges = ["0-99"] * 9
+    here, told = client(spec_registry), list[int]()
+    upload(here, Source(DATA), told.append)
+    assert stored(spec_registry)
+    assert sum(told) == len(DATA)
+    assert here.manners.chunk is None
+    assert not here.manners.continues
+    asked = spec_registry.statuses("GET")
+    spec_registry.switches.cuts = [3 * MIB]
+    upload(here, Source(DATA[1:]), ignore)
+    assert stored(spec_registry, DATA[1:])
+    assert spec_registry.statuses("GET") == asked, "it is not asked again"
 
 
 @both
 def test_bytes_that_a_registry_spoilt(spec_registry: SpecRegistry, upload: Upload) -> None:
-    class Spoiling(Source):
-        def open(self, offset: int = 0) -> Iterator[bytes]:
-            if len(self.offsets) == 1:
-                (session,) = spec_registry.sessions.values()
-                session.data[5] ^= 1
-            return super().open(offset)
+    def spoil(amount: int) -> None:
+        if spec_registry.statuses("GET") and len(spec_registry.sessions) == 1:
+            (session,) = spec_registry.sessions.values()
+            session.data[5] = DATA[5] ^ 1
 
     spec_registry.switches.cuts = [3 * MIB]
-    upload(client(spec_registry), Spoiling(DATA), ignore)
+    upload(client(spec_registry), Source(DATA), spoil)
     assert stored(spec_registry)
     assert spec_registry.statuses("PUT")[-2:] == [400, 201]
 
@@ -225,7 +240,7 @@ def test_a_blob_that_changes_between_two_tries(spec_registry: SpecRegistry) -> N
 # --- registries that take no streams -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("switches", [{"streams": "405"}, {"streams": "201"}, {"largest_patch": 4 * MIB}], ids=str)
+@pytest.mark.parametrize("switches", [{"streams": "405"}, {"streams": "201"}], ids=str)
 def test_a_large_blob_goes_in_one_put_where_it_must(
     spec_registry: SpecRegistry, switches: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,13 +256,24 @@ def test_a_large_blob_goes_in_one_put_where_it_must(
     assert len([seen for seen in spec_registry.seen if seen.method == "PATCH"]) == 1, "asked once"
 
 
-def test_a_break_there_is_followed_by_a_new_session(spec_registry: SpecRegistry) -> None:
+def test_what_is_missing_there_goes_with_the_name(spec_registry: SpecRegistry) -> None:
     spec_registry.switches.streams = "405"
     spec_registry.switches.cuts = [3 * MIB]
     named(client(spec_registry), Source(DATA), ignore)
     assert stored(spec_registry)
     assert spec_registry.statuses("PATCH") == [405]
     assert spec_registry.statuses("PUT") == [0, 201]
+    assert spec_registry.received() == len(DATA)
+
+
+def test_a_registry_that_takes_no_rest_gets_all(spec_registry: SpecRegistry) -> None:
+    spec_registry.switches.streams = "405"
+    spec_registry.switches.cuts = [3 * MIB]
+    spec_registry.switches.answers = {"PUT": [None, (405, {})]}
+    named(client(spec_registry), Source(DATA), ignore)
+    assert stored(spec_registry)
+    assert spec_registry.statuses("PUT") == [0, 405, 201]
+    assert spec_registry.received() == 3 * MIB + len(DATA)
 
 
 # --- across processes ----------------------------------------------------------------------------
@@ -257,7 +283,7 @@ LONG = random.Random(2).randbytes(17 * MIB)
 
 def remembering(registry: SpecRegistry, root: Path) -> RegistryClient:
     """A client as each process makes it."""
-    sessions = UploadSessions(root, waiting=pytest.fail)
+    sessions = UploadSessions(Database(root), waiting=pytest.fail)
     return RegistryClient(registry.host, client=http.Client(QUICK), environ={}, sessions=sessions)
 
 
@@ -342,7 +368,8 @@ def test_a_refusal_is_not_remembered(spec_registry: SpecRegistry, tmp_path: Path
 
 def test_small_blobs_are_not_remembered(spec_registry: SpecRegistry, tmp_path: Path) -> None:
     broken_off(spec_registry, tmp_path, DATA, 5 * MIB)
-    assert not (tmp_path / "uploads").exists()
+    assert remembered(tmp_path) == []
+    assert spec_registry.statuses("DELETE") == [204], "and given back"
 
 
 def test_two_at_once_send_it_once(spec_registry: SpecRegistry, tmp_path: Path) -> None:
@@ -354,7 +381,7 @@ def test_two_at_once_send_it_once(spec_registry: SpecRegistry, tmp_path: Path) -
             return super().open(offset)
 
     def send(told: list[int]) -> None:
-        sessions = UploadSessions(tmp_path, waiting=lambda digest: waiting.set())
+        sessions = UploadSessions(Database(tmp_path), waiting=lambda digest: waiting.set())
         here = RegistryClient(spec_registry.host, client=http.Client(QUICK), environ={}, sessions=sessions)
         named(here, Patient(LONG), told.append)
 

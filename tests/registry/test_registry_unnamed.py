@@ -252,7 +252,7 @@ def test_a_connection_that_breaks_is_followed_by_a_new_session(registry: Front, 
     told: list[int] = []
     assert client(registry).upload_unnamed(name, source.stream, advance=told.append) == digest_of(DATA)
     assert b"".join(client(registry).open_blob(name, digest_of(DATA))) == DATA
-    assert source.opened == source.closed == 2
+    assert source.opened == source.closed <= 2, "what is still held is not read again"
     assert sum(told) == len(DATA)
     first, second = registry.ended("PATCH")
     assert first.path != second.path
@@ -303,7 +303,8 @@ def test_trouble_that_does_not_pass(registry: Front, trouble: dict[str, int]) ->
         client(registry).upload_unnamed(f"{registry.prefix}/a", source.stream, advance=told.append)
     assert type(caught.value) is DestinationError
     assert caught.value.hint
-    assert source.opened == source.closed == QUICK.retries + 1
+    assert len(registry.ended("PATCH")) == QUICK.retries + 1
+    assert source.opened == source.closed
     assert sum(told) == 0
 
 
@@ -328,7 +329,7 @@ def asked_again(here: RegistryClient, front: Front) -> None:
     assert source.opened == 0
 
 
-@pytest.mark.parametrize("status", [200, 201, 400, 404, 405, 411, 413, 415, 416, 501])
+@pytest.mark.parametrize("status", [200, 201, 400, 404, 405, 411, 415, 501])
 def test_a_registry_that_takes_no_streams_is_asked_once(registry: Front, status: int) -> None:
     body = json.dumps({"errors": [{"code": "UNSUPPORTED", "message": "no streams"}]}).encode()
     registry.rule("PATCH", "/uploads/", status, body=body)
@@ -345,7 +346,7 @@ def test_a_registry_that_takes_no_streams_is_asked_once(registry: Front, status:
 
 
 def test_a_refusal_before_the_end_is_heard(registry: Front) -> None:
-    registry.rule("PATCH", "/uploads/", 416, early=True)
+    registry.rule("PATCH", "/uploads/", 405, early=True)
     here = client(registry)
     source = Source(DATA * 3)
     with pytest.raises(DigestFirst):
@@ -364,7 +365,7 @@ def test_a_registry_that_is_content_before_the_end_is_not_believed(registry: Fro
     assert client(registry).upload_unnamed(f"{registry.prefix}/a", source.stream, advance=told.append) == digest_of(
         data
     )
-    assert source.opened == 2
+    assert len(registry.requests("PATCH")) == 2
     assert sum(told) == len(data)
 
 
@@ -401,9 +402,9 @@ def test_other_refusals_say_nothing_about_streams(registry: Front, status: int, 
 
 
 def test_a_registry_known_for_it_is_not_asked() -> None:
-    here = RegistryClient("ghcr.io", client=http.Client(QUICK), environ={})
+    here = RegistryClient("gcr.io", client=http.Client(QUICK), environ={})
     source = Source(DATA)
-    with pytest.raises(DigestFirst, match=r"ghcr\.io takes a blob only by its digest") as caught:
+    with pytest.raises(DigestFirst, match=r"gcr\.io takes a blob only by its digest") as caught:
         here.upload_unnamed("a", source.stream, advance=ignore)
     assert caught.value.hint
     assert source.opened == 0

@@ -53,7 +53,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
     elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
-    stop the others. Logins are those of docker and podman.
+    stop the others. Logins are those of docker and podman. What a registry turns out to take (streams, lengths,
+    mounts) is remembered in the store for a week; without the store, it is found out again.
 
     \b
     Examples:

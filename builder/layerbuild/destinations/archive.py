@@ -22,7 +22,7 @@ from layerbuild.errors import BlobUnknown, DestinationDown, DestinationError, Di
 from layerbuild.model import Descriptor, Entry, Readable, sha256_hex
 from layerbuild.registry.manifests import MANIFEST_TYPE, config_of, layers_of, read_object
 from layerbuild.registry.reference import DOCKER_HUB, check_repository, check_tag, looks_like_host
-from layerbuild.registry.sending import Proof
+from layerbuild.registry.sending import Proof, telling
 from layerbuild.tarstream import BLOCK, headers
 
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -92,7 +92,7 @@ class ArchiveDestination:
         """See `Destination.put`."""
         check_repository(repository, where=f"{self.name}:{repository}")
         with counted(advance) as sent:
-            self._add(blob.digest, blob.size, Proof(blob).rest(sent))
+            self._add(blob.digest, blob.size, telling(Proof(blob).rest(), sent))
 
     def put_unnamed(
         self,

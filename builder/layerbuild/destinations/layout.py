@@ -29,7 +29,7 @@ from layerbuild.destinations.layoutdir import (
 )
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.registry.reference import check_repository, check_tag, is_digest
-from layerbuild.registry.sending import Proof, Stream, hashed
+from layerbuild.registry.sending import Proof, Stream, hashed, telling
 
 
 class LayoutDestination:
@@ -78,7 +78,7 @@ class LayoutDestination:
         with self._explained():
             self._make()
             with counted(advance) as sent, new_file(blob_path(self._path, blob.digest)) as part:
-                fill(part, Proof(blob).rest(sent))
+                fill(part, telling(Proof(blob).rest(), sent))
 
     def put_unnamed(
         self,
@@ -95,7 +95,7 @@ class LayoutDestination:
         with self._explained():
             self._make()
             with counted(advance) as sent, unfinished(self._path / "blobs" / "sha256") as (part, keep):
-                fill(part, hashed(Stream(open=open, size=size, title=title), seen, sent))
+                fill(part, telling(hashed(Stream(open=open, size=size, title=title), seen), sent))
                 digest = f"sha256:{seen.hexdigest()}"
                 if not self.has(repository, digest, size):
                     keep(blob_path(self._path, digest))

@@ -63,7 +63,11 @@ class RegistryDestination:
         return found is not None and size in (None, found)
 
     def mount(self, repository: str, digest: str, candidates: Sequence[str]) -> bool:
-        """See `Destination.mount`. The session that a refusal leaves is kept for `put`."""
+        """See `Destination.mount`. The session that a refusal leaves is kept for `put`.
+
+        Where the registry seems never to mount, only the first candidate is tried: that costs nothing, since the
+        blob is sent to the session that comes instead.
+        """
         target = self.full_name(repository)
         left: UploadSession | None = None
         for candidate in candidates:
@@ -77,6 +81,8 @@ class RegistryDestination:
             if answer.mounted:
                 return True
             left = answer.session or left
+            if not self._client.manners.mounts:
+                break
         if left is not None:
             with self._lock:
                 self._sessions[target, digest] = left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from layerbuild.compose import ComposedImage
 from layerbuild.destinations import Destination
@@ -54,6 +55,13 @@ class Direct:
                 self.sent[digest] = sent
         if self._destination.host is not None:
             self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
+
+    def alone(self, layer: ComposedLayer) -> AbstractContextManager[None]:
+        """See `pack.Outlet`."""
+        assert layer.instance is not None
+        place = self._destination.host or self._destination.name
+        note = f"{layer.title}: waiting for another run to send it"
+        return self._store.locked_layer(layer.instance.key, place, lambda: self._progress.note(note))
 
     def __call__(self, layer: ComposedLayer, size: int, opened: Callable[[], Iterator[bytes]]) -> str:
         """Sends a layer of `size` bytes; gives its digest.

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from layerbuild import compress, kinds
 from layerbuild.digests import CHUNK, feed
@@ -30,9 +32,19 @@ _MEMORY = threading.BoundedSemaphore(2)
 Keep = Callable[[Iterable[bytes]], tuple[str, int]]
 """Takes the chunks of a blob to the end; returns its digest and its size in bytes."""
 
-Outlet = Callable[[ComposedLayer, int, Callable[[], Iterator[bytes]]], str]
-"""Sends a layer of that many bytes, which its third argument opens, where it is needed; gives its digest.
-Raises `DigestFirst` where that must be known before."""
+
+class Outlet(Protocol):
+    """Leads layers where they are needed while they are made."""
+
+    def alone(self, layer: ComposedLayer) -> AbstractContextManager[None]:
+        """Holds a layer against every other process of this machine that would send it to the same place."""
+
+    def __call__(self, layer: ComposedLayer, size: int, opened: Callable[[], Iterator[bytes]], /) -> str:
+        """Sends a layer of `size` bytes; gives its digest.
+
+        Raises:
+            DigestFirst: that must be known before.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +145,15 @@ class Packer:
             NotReproducible: it came out different from its receipt.
             SourceError: a content cannot be had.
         """
-        return self.known(layer) or self.make(layer)
+        known = self.known(layer)
+        if known is not None:
+            return known
+        with self._alone(layer):
+            return self.known(layer) or self.make(layer)
+
+    def _alone(self, layer: ComposedLayer) -> AbstractContextManager[None]:
+        outlet = self.outlet if layer.algorithm == "none" else None
+        return outlet.alone(layer) if outlet is not None else nullcontext()
 
     def make(self, layer: ComposedLayer) -> BuiltLayer:
         """Pack the layer, compare it with its receipt, and remember it."""

@@ -63,13 +63,14 @@ class Station:
 
     @cached_property
     def clients(self) -> Clients:
-        """Registry clients by host. What they are sending is remembered in the store."""
+        """Registry clients by host. What they are sending, and what registries take, is remembered in the store."""
 
         def waiting(digest: str) -> None:
             self.progress.note(f"waiting for another layerbuild that sends {digest[:19]}")
 
-        sessions = UploadSessions(self.store.root, waiting=waiting)
-        return Clients(self.client, self.environ, insecure=frozenset(self.insecure), sessions=sessions)
+        sessions = UploadSessions(self.store, waiting=waiting)
+        insecure = frozenset(self.insecure)
+        return Clients(self.client, self.environ, insecure=insecure, sessions=sessions, memory=self.store)
 
     @cached_property
     def context(self) -> Context:

@@ -11,6 +11,7 @@ from layerbuild.registry.reference import normal_host
 
 if TYPE_CHECKING:
     from layerbuild.registry.client import RegistryClient
+    from layerbuild.registry.manners import Memory
     from layerbuild.registry.sessions import Sessions
 
 
@@ -22,6 +23,7 @@ class Clients:
         environ: where logins are looked for.
         insecure: hosts, with their ports, that are spoken to over plain HTTP.
         sessions: remembers uploads for other processes; None remembers none.
+        memory: of what registries take; None for none.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Clients:
         *,
         insecure: Collection[str] = frozenset(),
         sessions: Sessions | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._client = client
         self._environ = environ
         self._insecure = frozenset(normal_host(host) for host in insecure)
         self._sessions = sessions
+        self._memory = memory
         self._lock = threading.Lock()
         self._made: dict[str, RegistryClient] = {}
 
@@ -52,5 +56,6 @@ class Clients:
                     environ=self._environ,
                     insecure=host in self._insecure,
                     sessions=self._sessions,
+                    memory=self._memory,
                 )
             return self._made[host]

@@ -11,12 +11,16 @@ class Limits:
     """What a registry takes.
 
     Attributes:
-        streams: whether a blob may be sent before its digest is known (a PATCH of any length).
+        streams: whether a blob may be sent before its digest is known (PATCH).
         largest: bytes of the largest layer; None where nobody tells.
+        chunk: bytes of the longest PATCH; None for any.
+        whole: bytes above which a blob should not go in one request; None for any.
     """
 
     streams: bool = True
     largest: int | None = None
+    chunk: int | None = None
+    whole: int | None = None
 
 
 _ECR = Limits(streams=False, largest=52_000 * 1024**2)
@@ -30,8 +34,10 @@ KNOWN: tuple[tuple[str, Limits], ...] = (
     ("*-docker.pkg.dev", Limits(streams=False)),
     ("gcr.io", Limits(streams=False)),
     ("*.gcr.io", Limits(streams=False)),
-    # "10 GB" is read as the most that it can mean: nothing that would be taken is refused here.
-    ("ghcr.io", Limits(streams=False, largest=10 * 1024**3)),
+    # "10 GB" is read as the most that it can mean: nothing that would be taken is refused here. A request may take
+    # about ten minutes. 1 GiB is through by then on a line of 15 Mbit/s; what is larger goes in chunks, each of which
+    # costs a round trip, and of which no more than one is ever lost.
+    ("ghcr.io", Limits(largest=10 * 1024**3, chunk=4 * 1024**2, whole=1024**3)),
     ("docker.io", Limits(largest=10 * 1024**3)),
 )
 """Patterns of hosts, as `reference.normal_host` writes them and without a port; the first that matches counts."""

@@ -12,8 +12,9 @@ from urllib.parse import urldefrag, urljoin
 from layerbuild import addresses
 from layerbuild.digests import CHUNK, Digester, feed
 from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
-from layerbuild.http import BLOCK
+from layerbuild.http import BLOCK, is_count
 from layerbuild.model import Readable
+from layerbuild.registry.window import Window
 
 _MARK = 64 * 1024 * 1024
 
@@ -50,9 +51,15 @@ class Counter:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadSession:
-    """An upload that a registry has opened. Its address may be a secret in itself."""
+    """An upload that a registry has opened.
+
+    Attributes:
+        location: its address, which may be a secret in itself.
+        least: bytes that a chunk must have that is not the last (OCI-Chunk-Min-Length); 0 for any.
+    """
 
     location: str = field(repr=False)
+    least: int = 0
 
 
 @dataclass(kw_only=True)
@@ -63,11 +70,36 @@ class Upload:
         session: where its bytes go.
         kept: bytes that the registry has of it.
         resumed: whether some of them came in an earlier try.
+        longest: bytes of a chunk that is tried because a longer one was refused.
+        ends: whether what is missing has to go with the PUT that names it.
     """
 
     session: UploadSession
     kept: int = 0
     resumed: bool = False
+    longest: int | None = None
+    ends: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A blob on its way to one repository.
+
+    Attributes:
+        title: names it in errors.
+        digest: None where it is known only at the end.
+    """
+
+    repository: str
+    title: str
+    window: Window
+    sent: Counter
+    digest: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.window.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +116,11 @@ class Mount:
         return self.mounted
 
 
-def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
+def session_at(url: str, location: str | None, *, host: str, least: str | None = None) -> UploadSession:
     """The session that the answer of `host` to a request for `url` names in its `Location`.
+
+    Args:
+        least: its `OCI-Chunk-Min-Length`.
 
     Raises:
         DestinationError: it names none, or one that bytes cannot safely go to.
@@ -101,7 +136,7 @@ def session_at(url: str, location: str | None, *, host: str) -> UploadSession:
             cause=f"its Location is {addresses.redact(target)!r}" if location else "its answer has no Location",
             hint="if it is behind a proxy, that proxy must pass on X-Forwarded-Proto and Host",
         )
-    return UploadSession(location=target)
+    return UploadSession(location=target, least=int(least) if least and is_count(least) else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +164,10 @@ class Proof:
         self._blob = blob
         self._marks = {0: hashlib.sha256()}
 
-    def rest(self, sent: Counter, start: int = 0) -> Generator[bytes, None, None]:
+    def rest(self, start: int = 0) -> Generator[bytes, None, None]:
         """The bytes from `start` on. The last chunk is given only when all of them are known to be right.
 
         Bytes before `start` that were not read yet are read first.
-
-        Args:
-            sent: told of the bytes of each chunk when the next one is asked for.
 
         Raises:
             ContentMismatch: the blob is not what its digest and size say.
@@ -146,7 +178,7 @@ class Proof:
         seen = _Marking(self._marks, begin)
         stream = Stream(open=lambda: blob.open(begin), size=blob.size, title=blob.digest)
         pieces = _right(_fed(stream, seen, begin), blob.digest, seen.hexdigest)
-        return _held_back(_after(pieces, start - begin), sent)
+        return _held_back(_after(pieces, start - begin))
 
 
 class _Marking:
@@ -166,19 +198,16 @@ class _Marking:
             self._last = self._count
 
 
-def hashed(stream: Stream, seen: Digester, sent: Counter, start: int = 0) -> Generator[bytes, None, None]:
+def hashed(stream: Stream, seen: Digester, start: int = 0) -> Generator[bytes, None, None]:
     """The bytes of `stream` from `start` on, and all of them shown to `seen` in a thread of its own.
 
     The last chunk is given only when nothing can fail any more, and `seen` has seen all.
-
-    Args:
-        sent: told of the bytes of each chunk when the next one is asked for.
 
     Raises:
         ContentMismatch: there are more bytes than `stream.size`, or fewer.
         LayerbuildError: whatever reading raises.
     """
-    return _held_back(_after(_fed(stream, seen), start), sent)
+    return _held_back(_after(_fed(stream, seen), start))
 
 
 def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
@@ -189,17 +218,23 @@ def shielded(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, Non
         raise SendFailed(error) from None
 
 
-def _held_back(pieces: Generator[bytes, None, None], sent: Counter) -> Generator[bytes, None, None]:
+def telling(pieces: Generator[bytes, None, None], sent: Counter) -> Generator[bytes, None, None]:
+    """`pieces`; `sent` is told of each when the next one is asked for."""
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            yield piece
+            sent.add(len(piece))
+
+
+def _held_back(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     held = b""
     with contextlib.closing(pieces):
         for piece in pieces:
             if held:
                 yield held
-                sent.add(len(held))
             held = piece
         if held:
             yield held
-            sent.add(len(held))
 
 
 def _after(pieces: Generator[bytes, None, None], count: int) -> Generator[bytes, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -12,7 +12,10 @@ class HeldSession(Protocol):
 
     @property
     def waited(self) -> bool:
-        """Whether somebody else was sending that blob there until now."""
+        """Whether somebody else was sending that blob to that registry until now."""
+
+    def places(self) -> Sequence[str]:
+        """Repositories that it was sent to from this machine, also since the registry was last asked for it."""
 
     def get(self) -> str | None:
         """The address of the session that an earlier process left, if any."""
@@ -23,12 +26,16 @@ class HeldSession(Protocol):
     def drop(self) -> None:
         """Forgets it."""
 
+    def done(self) -> None:
+        """Forgets it, and remembers that the blob is there."""
+
 
 class Sessions(Protocol):
     """A memory for upload sessions."""
 
     def held(self, host: str, repository: str, digest: str) -> AbstractContextManager[HeldSession]:
-        """Holds a blob on its way against everybody else who would send it there, and waits for who does."""
+        """Holds a blob on its way against everybody else who would send it to that registry, whatever the
+        repository, and waits for who does."""
 
 
 class Forgetful:
@@ -41,6 +48,10 @@ class Forgetful:
         """Holds nothing."""
         yield self
 
+    def places(self) -> Sequence[str]:
+        """None."""
+        return ()
+
     def get(self) -> str | None:
         """Nothing."""
         return None
@@ -50,3 +61,6 @@ class Forgetful:
 
     def drop(self) -> None:
         """There is nothing to forget."""
+
+    def done(self) -> None:
+        """Remembers nothing."""

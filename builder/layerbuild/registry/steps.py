@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 import requests
 
 from layerbuild import http
-from layerbuild.errors import DestinationError, DigestFirst, LayerbuildError, Unreachable
+from layerbuild.errors import DestinationError, LayerbuildError, Unreachable
 from layerbuild.registry import answers
 from layerbuild.registry.credentials import Credential
 from layerbuild.registry.exchange import Exchange
-from layerbuild.registry.limits import limits_of
+from layerbuild.registry.manners import SHORTEST, Manners, Memory
 from layerbuild.registry.reference import is_digest
-from layerbuild.registry.sending import Counter, Upload, UploadSession, session_at, shielded
+from layerbuild.registry.sending import Outgoing, Upload, UploadSession, session_at, shielded, telling
 from layerbuild.registry.sessions import Forgetful, Sessions
 
-# What registries answer to a PATCH that take none, or none of this length. 200 and 201 (ECR) mean: that was all.
-_NO_STREAMS = frozenset({200, 201, 400, 404, 405, 411, 413, 415, 416, 501})
 _RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,18})")
+
+_FIRST_TRIED = 64 * 1024 * 1024
+_FIRST_TRIED_LATER = 4 * 1024 * 1024
+
+_NOT_SO = frozenset({400, 405, 411, 413, 415, 416, 501})
+"""What is answered to the end of an upload that did not go as its registry would have it."""
 
 
 class UploadSteps(Exchange):
@@ -31,6 +34,7 @@ class UploadSteps(Exchange):
 
     Args:
         sessions: remembers them for other processes; None remembers none. See `exchange.Exchange` for the rest.
+        memory: of what this registry takes; None forgets it with this object.
     """
 
     def __init__(
@@ -42,11 +46,11 @@ class UploadSteps(Exchange):
         insecure: bool = False,
         login: Credential | None = None,
         sessions: Sessions | None = None,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(host, client=client, environ=environ, insecure=insecure, login=login)
         self._sessions: Sessions = sessions or Forgetful()
-        self._limits = limits_of(self.host)
-        self._streams = self._continues = self._limits.streams
+        self.manners = Manners(self.host, memory)
 
     def cancel_upload(self, repository: str, session: UploadSession) -> None:
         """Gives a session back. Registries drop forgotten ones by themselves, so no failure of this is an error."""
@@ -57,22 +61,33 @@ class UploadSteps(Exchange):
     def _start(self, repository: str) -> UploadSession:
         response = self._call("POST", f"{repository}/blobs/uploads/")
         self._expect(response, (202,), f"take an upload to {repository}")
-        url, location = response.url, response.headers.get("Location")
+        session = self._session_of(response)
         answers.finish(response)
-        return session_at(url, location, host=self.host)
+        return session
+
+    def _session_of(self, response: requests.Response) -> UploadSession:
+        headers = response.headers
+        least = headers.get("OCI-Chunk-Min-Length")
+        return session_at(response.url, headers.get("Location"), host=self.host, least=least)
+
+    def _moved(self, response: requests.Response, session: UploadSession) -> UploadSession:
+        """Where an answer says that a session is now; where it says nothing, it has stayed."""
+        if not response.headers.get("Location"):
+            return session
+        moved = self._session_of(response)
+        return UploadSession(location=moved.location, least=moved.least or session.least)
 
     def _continued(self, repository: str, session: UploadSession, size: int) -> Upload | None:
         """How far a session has come by the registry's own word; None if nothing can be made of it."""
-        if not self._continues:
+        if not self.manners.continues:
             return None
         try:
             response = self._exchange("GET", session.location, scopes=push_scope(repository))
             if response.status_code not in (200, 202, 204):
                 answers.read_refusal(response, self._logins.scrub)
                 return None
-            url, location, said = response.url, response.headers.get("Location"), response.headers.get("Range", "")
+            session, said = self._moved(response, session), response.headers.get("Range", "")
             answers.finish(response)
-            session = session_at(url, location, host=self.host) if location else session
         except LayerbuildError:
             return None
         match = _RANGE.fullmatch(said)
@@ -80,110 +95,74 @@ class UploadSteps(Exchange):
         # "0-0" is what an empty session says, too.
         return Upload(session=session, kept=kept, resumed=True) if 1 < kept <= size else None
 
-    def _patch(
-        self,
-        repository: str,
-        upload: Upload,
-        size: int,
-        pieces: Callable[[], Generator[bytes, None, None]],
-        sent: Counter,
-        title: str,
-    ) -> None:
-        """Sends what a registry lacks of an upload of `size` bytes, which `upload` then says that it has.
-
-        Raises:
-            DigestFirst: the registry does not take bytes in this way.
-        """
-        if upload.kept == size > 0:
-            return
-        response = self._send("PATCH", upload.session.location, repository, upload, size, pieces, sent)
-        if response.status_code not in (202, 204):
-            self._refuse_patch(answers.read_refusal(response, self._logins.scrub), repository, upload, title)
-        url, location, kept = response.url, response.headers.get("Location"), response.headers.get("Range", "")
-        answers.finish(response)
-        self._check_kept(kept, sent.total, size, title)
-        upload.kept = size
-        if location:
-            upload.session = session_at(url, location, host=self.host)
-
-    def _refuse_patch(self, refusal: answers.Refusal, repository: str, upload: Upload, title: str) -> NoReturn:
-        action = f"store {title} in {repository}"
-        if refusal.status not in _NO_STREAMS:
-            raise self._failed(refusal, action)
-        if upload.resumed:
-            # An expired session says nothing about others. A registry that refuses where it said it was is no good.
-            self._continues = self._continues and refusal.status == 404
-            raise Broken(self._refused(refusal, action), lost=True)
-        self._streams = False
-        raise self._digest_first(f"it answered {refusal.status}" + f", {refusal.words}" * bool(refusal.words))
-
-    def _digest_first(self, cause: str) -> DigestFirst:
-        hint = "hash it first, and send it then"
-        return DigestFirst(f"the registry {self.host} takes a blob only by its digest", cause=cause, hint=hint)
-
-    def _check_kept(self, said: str, sent: int, size: int, title: str) -> None:
+    def _check_kept(self, said: str, blob: Outgoing, stop: int) -> None:
         """Holds what the registry can have against what there is: one may answer before it was sent all."""
-        match = _RANGE.fullmatch(said)  # some say one byte more, some nothing
+        match, sent = _RANGE.fullmatch(said), blob.sent.total  # some say one byte more, some nothing
         kept = min(sent, int(match[1]) + 1) if match else sent
-        if kept < size:
+        if kept < stop:
             raise Broken(
                 DestinationError(
-                    f"the registry {self.host} did not keep all of {title}",
-                    cause=f"it has {kept} of {size} bytes, and says that this was all",
+                    f"the registry {self.host} did not keep all of {blob.title}",
+                    cause=f"it has {kept} of {stop} bytes, and says that this was all",
                     hint="run the command again, or ask whoever runs the registry",
                 )
             )
 
-    def _name(self, upload: Upload, repository: str, digest: str, action: str) -> str:
+    def _name(self, blob: Outgoing, upload: Upload, digest: str) -> str:
         """Names what a session holds. Nothing has to be sent for it, so it can be tried again by itself."""
         url = closing(upload.session, digest)
         try:
-            response = self._exchange("PUT", url, data=b"", scopes=push_scope(repository))
+            response = self._exchange("PUT", url, data=b"", scopes=push_scope(blob.repository))
         except Unreachable as error:
             raise Broken(answers.broken_off(self.host, error), digest) from None
-        return self._stored(response, digest, action, resumed=upload.resumed)
+        return self._stored(response, blob, upload, digest)
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        repository: str,
-        upload: Upload,
-        size: int,
-        pieces: Callable[[], Generator[bytes, None, None]],
-        sent: Counter,
-    ) -> requests.Response:
-        """One request with what is missing of `size` bytes. It is not tried again: what arrived is asked for first."""
+    def _put(self, blob: Outgoing, upload: Upload, digest: str) -> str:
+        """Sends what is missing, and names the whole."""
+        url = closing(upload.session, digest)
+        return self._stored(self._send("PUT", url, blob, upload, blob.size), blob, upload, digest)
+
+    def _send(self, method: str, url: str, blob: Outgoing, upload: Upload, stop: int) -> requests.Response:
+        """One request with the bytes that the registry lacks before `stop`. It is not tried again: what arrived
+        is asked for first."""
         start = upload.kept
         with contextlib.ExitStack() as opened:
 
             def body() -> http.Body | bytes:
                 opened.close()
-                sent.rewind(start)
-                chunks: Iterator[bytes] = opened.enter_context(contextlib.closing(shielded(pieces())))
-                if not size:  # a body of no length would be sent in chunks
+                blob.sent.rewind(start)
+                pieces = telling(shielded(blob.window.read(start, stop)), blob.sent)
+                chunks: Iterator[bytes] = opened.enter_context(contextlib.closing(pieces))
+                if start == stop:  # a body of no length would be sent in chunks
                     return b"".join(chunks)
                 if start:  # what comes before is read now, and not while the registry waits
                     chunks = itertools.chain([next(chunks)], chunks)
-                return http.Body(chunks, size - start)
+                return http.Body(chunks, stop - start)
 
             headers = {"Content-Type": "application/octet-stream"}
-            if start:
-                headers["Content-Range"] = f"{start}-{size - 1}"
+            if start or stop < blob.size:
+                headers["Content-Range"] = f"{start}-{stop - 1}"
+            scopes = push_scope(blob.repository)
             try:
-                return self._exchange(method, url, data=body, headers=headers, scopes=push_scope(repository), retries=0)
+                return self._exchange(method, url, data=body, headers=headers, scopes=scopes, retries=0)
             except Unreachable as error:
                 raise Broken(answers.broken_off(self.host, error)) from None
 
-    def _stored(self, response: requests.Response, digest: str, action: str, *, resumed: bool = False) -> str:
+    def _stored(self, response: requests.Response, blob: Outgoing, upload: Upload, digest: str) -> str:
         """`digest`, if the answer to the PUT that ends an upload says that the blob is there."""
+        named = blob.title if blob.digest else f"{blob.title} ({digest})"
+        action = f"store {named} in {blob.repository}"
         if response.status_code not in (201, 204):
+            wait = http.retry_after(response.headers.get("Retry-After"))
             refusal = answers.read_refusal(response, self._logins.scrub)
-            if resumed and refusal.status in (400, 416):
+            if not upload.kept and refusal.status == 413 and self.manners.streams and shorten(upload, blob.size):
+                self.manners.no_whole()
+                raise Broken(self._refused(refusal, action), digest, lost=True, otherwise=True)
+            if upload.resumed and refusal.status in _NOT_SO:
                 # It had other bytes than it said, or than they should have been.
-                self._continues = False
+                self.manners.lies()
                 raise Broken(self._refused(refusal, action), digest, lost=True)
-            raise self._failed(refusal, action, digest)
+            raise self._failed(refusal, action, digest, wait=wait)
         said = response.headers.get("Docker-Content-Digest")
         answers.finish(response)
         if said and is_digest(said) and said != digest:
@@ -194,12 +173,16 @@ class UploadSteps(Exchange):
             )
         return digest
 
-    def _failed(self, refusal: answers.Refusal, action: str, digest: str | None = None) -> Broken | DestinationError:
+    def _failed(
+        self, refusal: answers.Refusal, action: str, digest: str | None = None, *, wait: float = 0
+    ) -> Broken | DestinationError:
         """What to raise after a refusal. `digest` is that of a blob that may be there all the same."""
         error = self._refused(refusal, action)
         if refusal.status == 404:
             return Broken(error, digest, lost=True)
-        return Broken(error, digest) if refusal.status in http.RETRIED else error
+        if refusal.status in http.RETRIED:
+            return Broken(error, digest, wait=wait)
+        return error
 
 
 class Broken(Exception):
@@ -208,13 +191,43 @@ class Broken(Exception):
     Args:
         digest: of the blob, where it is known by now.
         lost: whether the session is of no use any more.
+        wait: seconds that the registry asks to be left alone.
+        otherwise: whether the next try is another than this, and so no repetition.
+        ends: whether it is to send what is missing with the PUT.
     """
 
-    def __init__(self, failure: DestinationError, digest: str | None = None, *, lost: bool = False) -> None:
+    def __init__(
+        self,
+        failure: DestinationError,
+        digest: str | None = None,
+        *,
+        lost: bool = False,
+        wait: float = 0,
+        otherwise: bool = False,
+        ends: bool = False,
+    ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.digest = digest
         self.lost = lost
+        self.wait = wait
+        self.otherwise = otherwise
+        self.ends = ends
+
+
+def shorten(upload: Upload, length: int) -> bool:
+    """Whether less than `length` bytes, which were refused, are worth a try; then `upload` says how many.
+
+    In the middle of a session, the refusal may be of the place and not of the length: less is tried there.
+    """
+    if length <= SHORTEST:
+        return False
+    half = 1 << ((length - 1).bit_length() - 1)
+    shorter = max(min(half, _FIRST_TRIED_LATER if upload.kept else _FIRST_TRIED), upload.session.least)
+    if shorter >= length:
+        return False
+    upload.longest = shorter
+    return True
 
 
 def closing(session: UploadSession, digest: str) -> str:

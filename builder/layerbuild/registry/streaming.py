@@ -9,18 +9,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator
 
-from layerbuild.registry.sending import Counter, Stream, Upload, hashed, shielded
+from layerbuild.errors import LayerbuildError
+from layerbuild.registry.sending import Counter, Outgoing, SendFailed, Stream, Upload, hashed
 from layerbuild.registry.uploading import Uploads
+from layerbuild.registry.window import Window
+
+_HELD = 4 * 1024 * 1024
+"""Bytes that can be sent again without reading a source from its beginning: what is on the line when it breaks."""
 
 
 class StreamUploads(Uploads):
     """A registry that may take a blob before its digest. See `exchange.Exchange` for what it is made of."""
 
     def upload_unnamed(self, repository: str, stream: Stream, *, advance: Callable[[int], None]) -> str:
-        """Uploads bytes while they are hashed: POST, one PATCH, and a PUT that names them.
+        """Uploads bytes while they are hashed: POST, one PATCH or several, and a PUT that names them.
 
         A broken try is followed by another, as in `upload_blob`: from the registry's own word on, if it kept
-        something. The bytes before that are read again, and not sent. A session that is of no use is given back.
+        something. Where that is further back than the last 4 MiB, the bytes before it are read again, and not sent.
+        A session that is of no use is given back.
 
         Args:
             advance: told of bytes as they are sent; of a negative number when a try is given up.
@@ -35,26 +41,24 @@ class StreamUploads(Uploads):
             LayerbuildError: whatever reading raises. The registry keeps nothing.
         """
         self._check_size(stream.size, stream.title)
-        if not self._streams:
+        if not self.manners.streams:
             raise self._digest_first("it is known for that")
-
-        def once(upload: Upload, sent: Counter) -> str:
-            digest = self._fill(upload, repository, stream, sent)
-            return self._name(upload, repository, digest, f"store {stream.title} ({digest}) in {repository}")
-
-        return self._tried(repository, stream.size, once, advance)
-
-    def _fill(self, upload: Upload, repository: str, stream: Stream, sent: Counter) -> str:
-        """Sends what is missing: the digest of everything. What went before is read again for that."""
         seen = hashlib.sha256()
 
-        def pieces() -> Generator[bytes, None, None]:
+        def opened(start: int) -> Generator[bytes, None, None]:
             nonlocal seen
             seen = hashlib.sha256()
-            return hashed(stream, seen, sent, upload.kept)
+            return hashed(stream, seen, start)
 
-        if upload.kept == stream.size > 0:
-            for _ in shielded(pieces()):
-                pass
-        self._patch(repository, upload, stream.size, pieces, sent, stream.title)
-        return f"sha256:{seen.hexdigest()}"
+        window = Window(opened, stream.size, held=_HELD)
+        outgoing = Outgoing(repository=repository, title=stream.title, window=window, sent=Counter(advance))
+
+        def once(upload: Upload) -> str:
+            self._patch(outgoing, upload)
+            try:
+                window.finish()
+            except LayerbuildError as error:
+                raise SendFailed(error) from None
+            return self._name(outgoing, upload, f"sha256:{seen.hexdigest()}")
+
+        return self._tried(outgoing, once)

@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from urllib.parse import urlencode
 
-from layerbuild import http
 from layerbuild.errors import DestinationError, DigestFirst, LoginRequired
 from layerbuild.model import LARGE, Readable
 from layerbuild.registry import answers
-from layerbuild.registry.sending import Counter, Mount, Proof, SendFailed, Upload, UploadSession, session_at
-from layerbuild.registry.sessions import Forgetful, HeldSession
-from layerbuild.registry.steps import Broken, UploadSteps, closing
-
-_NONE = Forgetful()
+from layerbuild.registry.sending import Counter, Mount, Outgoing, Proof, Upload, UploadSession
+from layerbuild.registry.sessions import HeldSession
+from layerbuild.registry.steps import Broken
+from layerbuild.registry.tries import NOWHERE, Tries
+from layerbuild.registry.window import Window
 
 _PATCHED = 64 * 1024 * 1024
-"""Bytes from which on a blob goes by PATCH: before, what a break costs is not worth another request."""
-
-_FURTHER = 1024 * 1024
-"""Bytes that a try must bring an upload further to be no failure."""
+"""Bytes above which a blob goes by PATCH: before, what a break costs is not worth another request."""
 
 
-class Uploads(UploadSteps):
+class Uploads(Tries):
     """A registry that blobs can be put into. See `exchange.Exchange` for what it is made of."""
-
-    def head_blob(self, repository: str, digest: str) -> int | None:
-        """Bytes of a blob, or None if the repository lacks it.
-
-        Raises:
-            DestinationError: the registry does not tell.
-        """
-        response = self._call("HEAD", f"{repository}/blobs/{digest}")
-        if response.status_code == 404:
-            answers.finish(response)
-            return None
-        self._expect(response, (200,), f"look for {digest} in {repository}")
-        size = response.headers.get("Content-Length", "")
-        answers.finish(response)
-        # Not every proxy lets the length of an answer without a body through.
-        return int(size) if http.is_count(size) else self._size_by_range(repository, digest)
-
-    def _size_by_range(self, repository: str, digest: str) -> int | None:
-        """As `head_blob`, by asking for the first byte (RFC 9110, 14.4)."""
-        response = self._call("GET", f"{repository}/blobs/{digest}", headers={"Range": "bytes=0-0"})
-        if response.status_code == 404:
-            answers.read_refusal(response, self._logins.scrub)
-            return None
-        self._expect(response, (200, 206, 416), f"look for {digest} in {repository}")
-        name = "Content-Length" if response.status_code == 200 else "Content-Range"
-        size = response.headers.get(name, "").rpartition("/")[2]
-        response.close()
-        if not http.is_count(size):
-            raise DestinationError(f"the registry {self.host} does not tell the size of {digest} in {repository}")
-        return int(size)
 
     def mount_blob(self, repository: str, digest: str, source_repository: str) -> Mount:
         """Asks the registry to take a blob over from another of its repositories.
@@ -69,14 +35,15 @@ class Uploads(UploadSteps):
         except LoginRequired:
             # We may not be allowed to read the other repository, and still to upload to this one.
             return Mount(mounted=False)
-        status, location = response.status_code, response.headers.get("Location")
+        status = response.status_code
         if status in (201, 202):
-            url, session = response.url, None
-            answers.finish(response)
+            session = None
             if status == 202:
                 # One at no usable place is as good as none: the upload opens its own.
                 with contextlib.suppress(DestinationError):
-                    session = session_at(url, location, host=self.host)
+                    session = self._session_of(response)
+            answers.finish(response)
+            self.manners.mount(done=status == 201)
             return Mount(mounted=status == 201, session=session)
         # Whatever stands in the way of an upload, too, is told by the upload.
         answers.read_refusal(response, self._logins.scrub)
@@ -92,8 +59,10 @@ class Uploads(UploadSteps):
     ) -> None:
         """Uploads a blob: POST, then one streamed PUT, which is what every registry takes.
 
-        A large one goes by PATCH where that is taken: more registries keep what arrived of one that breaks.
-        After a break the registry is asked what it has, and sent the rest; where it has nothing, all anew.
+        A large one goes by PATCH where that is taken: more registries keep what arrived of one that breaks. It goes
+        in chunks where a registry takes only short requests. After a break the registry is asked what it has, and
+        sent the rest; where it has nothing, all anew. What another thread or process of this machine is sending to
+        the same registry is waited for, and not sent.
 
         Args:
             advance: told of bytes as they are sent; of a negative number when some are lost.
@@ -106,16 +75,33 @@ class Uploads(UploadSteps):
             LayerbuildError: whatever reading `blob` raises.
         """
         self._check_size(blob.size, blob.digest)
-        # An address of no use is not worth a file.
-        sessions = self._sessions if blob.size >= LARGE and self._continues else _NONE
-        with sessions.held(self.host, repository, blob.digest) as memory:
-            if memory.waited and self.head_blob(repository, blob.digest) == blob.size:
+        with self._sessions.held(self.host, repository, blob.digest) as memory:
+            if self._came_otherwise(repository, blob, memory, asked=session is not None):
                 advance(blob.size)
                 if session is not None:
                     self.cancel_upload(repository, session)
             else:
-                self._upload(repository, blob, advance, session, memory)
-            memory.drop()
+                # The address of a small one is not worth a file.
+                self._upload(repository, blob, advance, session, memory if blob.size >= LARGE else NOWHERE)
+            memory.done()
+
+    def _came_otherwise(self, repository: str, blob: Readable, memory: HeldSession, *, asked: bool) -> bool:
+        """Whether the blob has come since somebody looked: sent by another process, or mounted from where that one
+        sent it.
+
+        Args:
+            asked: whether a mount from where it was known to be was refused before.
+        """
+        places = memory.places()
+        if repository in places and self.head_blob(repository, blob.digest) == blob.size:
+            return True
+        others = [place for place in places if place != repository]
+        if not others or (asked and not memory.waited):
+            return False
+        mount = self.mount_blob(repository, blob.digest, others[0])
+        if mount.session is not None:
+            self.cancel_upload(repository, mount.session)
+        return mount.mounted
 
     def _upload(
         self,
@@ -125,97 +111,35 @@ class Uploads(UploadSteps):
         session: UploadSession | None,
         memory: HeldSession,
     ) -> None:
-        action, proof = f"store {blob.digest} in {repository}", Proof(blob)
+        window = Window(Proof(blob).rest, blob.size)
+        outgoing = Outgoing(
+            repository=repository, title=blob.digest, window=window, sent=Counter(advance), digest=blob.digest
+        )
 
-        def once(upload: Upload, sent: Counter) -> str:
-            def pieces() -> Generator[bytes, None, None]:
-                return proof.rest(sent, upload.kept)
-
-            if upload.kept or (self._streams and blob.size > _PATCHED):
-                self._patch(repository, upload, blob.size, pieces, sent, blob.digest)
-                memory.put(upload.session.location)
-                return self._name(upload, repository, blob.digest, action)
-            response = self._send(
-                "PUT", closing(upload.session, blob.digest), repository, upload, blob.size, pieces, sent
-            )
-            return self._stored(response, blob.digest, action)
-
-        try:
-            self._tried(repository, blob.size, once, advance, session=session, digest=blob.digest, memory=memory)
-        except DigestFirst:  # learnt by a large one's first PATCH
-            self._tried(repository, blob.size, once, advance, digest=blob.digest, memory=memory)
-
-    def _tried(
-        self,
-        repository: str,
-        size: int,
-        once: Callable[[Upload, Counter], str],
-        advance: Callable[[int], None],
-        *,
-        session: UploadSession | None = None,
-        digest: str | None = None,
-        memory: HeldSession = _NONE,
-    ) -> str:
-        """Calls `once`, which carries on the upload that it is given, until it works: what it returns.
-
-        Tries that bring the upload further do not count.
-
-        Args:
-            session: for the first try.
-            digest: of the blob, where it is known before it is sent.
-            memory: knows the session of an earlier process, which is better than `session`.
-        """
-        sent, attempt, furthest = Counter(advance), 0, 0
-        upload = self._remembered(repository, memory, size)
-        if upload is None:
-            upload = Upload(session=session or self._start(repository))
-        elif session is not None:
-            self.cancel_upload(repository, session)
-        sent.rewind(upload.kept)
-        while True:
-            memory.put(upload.session.location)
+        def once(upload: Upload) -> str:
+            if upload.ends or not self._by_patch(upload, blob.size):
+                return self._put(outgoing, upload, blob.digest)
             try:
-                return once(upload, sent)
-            except Broken as broken:
-                if attempt == self._client.policy.retries:
-                    sent.rewind(0)
-                    raise broken.failure from None
-                digest, lost = broken.digest or digest, broken.lost
-            except BaseException as error:
-                sent.rewind(0)
-                self.cancel_upload(repository, upload.session)
-                memory.drop()
-                if isinstance(error, SendFailed):
-                    raise error.failure from None
-                raise
-            self._client.pause(attempt)
-            attempt += 1
-            if digest and self.head_blob(repository, digest) == size:
-                sent.rewind(size)
-                return digest
-            found = None if lost else self._continued(repository, upload.session, size)
-            if found is None:
-                self.cancel_upload(repository, upload.session)
-            elif found.kept >= furthest + _FURTHER:
-                attempt, furthest = 0, found.kept
-            upload = found or Upload(session=self._start(repository))
-            sent.rewind(upload.kept)
+                self._patch(outgoing, upload)
+            except DigestFirst as error:
+                raise Broken(error, blob.digest, lost=True, otherwise=True) from None
+            memory.put(upload.session.location)
+            return self._name(outgoing, upload, blob.digest)
 
-    def _remembered(self, repository: str, memory: HeldSession, size: int) -> Upload | None:
-        """The upload that an earlier process was at, as far as the registry still has it."""
-        location = memory.get()
-        if location is None:
-            return None
-        try:
-            session = session_at(self._base, location, host=self.host)
-        except DestinationError:
-            return None
-        return self._continued(repository, session, size)
+        self._tried(outgoing, once, session=session, memory=memory)
+
+    def _by_patch(self, upload: Upload, size: int) -> bool:
+        """Whether what is missing goes by PATCH, and not by the one PUT that every registry takes."""
+        if not self.manners.streams:
+            return False
+        whole = self.manners.whole
+        return upload.kept > 0 or size > (_PATCHED if whole is None else whole)
 
     def _check_size(self, size: int, title: str) -> None:
-        if self._limits.largest is not None and size > self._limits.largest:
+        largest = self.manners.largest
+        if largest is not None and size > largest:
             raise DestinationError(
                 f"the registry {self.host} takes no layer as large as {title}",
-                cause=f"it has {size} bytes, and the limit there is {self._limits.largest}",
+                cause=f"it has {size} bytes, and the limit there is {largest}",
                 hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
             )

@@ -174,6 +174,10 @@ class Store(Database):
         """Holds a content against everybody else who would bring it here; see `Disk.locked`."""
         return self._disk.locked(content.id, waiting)
 
+    def locked_layer(self, key: str, place: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Holds a layer against everybody else who would make it while sending it to `place`; see `Disk.locked`."""
+        return self._disk.locked(f"layer-{sha256_hex(f'{place} {key}'.encode())}", waiting)
+
     def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
         assert content.sha256 is not None and content.size is not None
         if scan is None:

@@ -1,4 +1,5 @@
-"""What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files.
+"""What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files, what
+registries take.
 
 WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
 parallel writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 import weakref
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +29,15 @@ CREATE TABLE IF NOT EXISTS local_files (
     ctime_ns INTEGER, seen_ns INTEGER);
 CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
 CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
+CREATE TABLE IF NOT EXISTS registries (
+    host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 """
 
-_VERSION = 1
+_VERSION = 2
 """Of the tables above."""
+
+_WEEK = 7 * 24 * 3600
+"""Seconds for which it is believed what a registry did: whoever runs it may have changed it since."""
 
 
 class Database:
@@ -132,6 +139,21 @@ class Database:
     def remember_push(self, host: str, repository: str, digest: str) -> None:
         """A blob is in a repository of a registry now."""
         self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
+
+    def learnt(self, host: str) -> dict[str, int]:
+        """What a registry did during the last week, by name: see `registry.manners`."""
+        rows = self.query("SELECT name, value FROM registries WHERE host = ? AND abs(learnt - ?) < ?", host, *_now())
+        return {str(name): int(str(value)) for name, value in rows}
+
+    def learn(self, host: str, name: str, value: int) -> None:
+        """A registry does so. What is older than a week is forgotten, of every registry."""
+        now, week = _now()
+        self.query("DELETE FROM registries WHERE abs(learnt - ?) >= ?", now, week)
+        self.query("INSERT OR REPLACE INTO registries VALUES (?, ?, ?, ?)", host, name, value, now)
+
+
+def _now() -> tuple[float, int]:
+    return time.time(), _WEEK
 
 
 def _connect(path: Path) -> sqlite3.Connection:
