@@ -9,14 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator
 
-from layerbuild.registry.sending import Counter, Stream, Upload, hashed, shielded
+from layerbuild.registry.sending import Counter, Stream, Upload, UploadSession, hashed, shielded
 from layerbuild.registry.uploading import Uploads
 
 
 class StreamUploads(Uploads):
     """A registry that may take a blob before its digest. See `exchange.Exchange` for what it is made of."""
 
-    def upload_unnamed(self, repository: str, stream: Stream, *, advance: Callable[[int], None]) -> str:
+    def upload_unnamed(
+        self,
+        repository: str,
+        stream: Stream,
+        *,
+        advance: Callable[[int], None],
+        session: UploadSession | None = None,
+    ) -> str:
         """Uploads bytes while they are hashed: POST, one PATCH, and a PUT that names them.
 
         A broken try is followed by another, as in `upload_blob`: from the registry's own word on, if it kept
@@ -24,6 +31,7 @@ class StreamUploads(Uploads):
 
         Args:
             advance: told of bytes as they are sent; of a negative number when a try is given up.
+            session: one that was opened for this.
 
         Returns:
             `sha256:<hex>`.
@@ -42,7 +50,7 @@ class StreamUploads(Uploads):
             digest = self._fill(upload, repository, stream, sent)
             return self._name(upload, repository, digest, f"store {stream.title} ({digest}) in {repository}")
 
-        return self._tried(repository, stream.size, once, advance)
+        return self._tried(repository, stream.size, once, advance, session=session)
 
     def _fill(self, upload: Upload, repository: str, stream: Stream, sent: Counter) -> str:
         """Sends what is missing: the digest of everything. What went before is read again for that."""

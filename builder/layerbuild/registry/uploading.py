@@ -9,6 +9,7 @@ from layerbuild import http
 from layerbuild.errors import DestinationError, DigestFirst, LoginRequired
 from layerbuild.model import LARGE, Readable
 from layerbuild.registry import answers
+from layerbuild.registry.limits import too_large
 from layerbuild.registry.sending import Counter, Mount, Proof, SendFailed, Upload, UploadSession, session_at
 from layerbuild.registry.sessions import Forgetful, HeldSession
 from layerbuild.registry.steps import Broken, UploadSteps, closing
@@ -151,7 +152,7 @@ class Uploads(UploadSteps):
         sent, attempt, furthest = Counter(advance), 0, 0
         upload = self._remembered(repository, memory, size)
         if upload is None:
-            upload = Upload(session=session or self._start(repository))
+            upload = Upload(session=session or self.open_upload(repository))
         elif session is not None:
             self.cancel_upload(repository, session)
         sent.rewind(upload.kept)
@@ -181,7 +182,7 @@ class Uploads(UploadSteps):
                 self.cancel_upload(repository, upload.session)
             elif found.kept >= furthest + _FURTHER:
                 attempt, furthest = 0, found.kept
-            upload = found or Upload(session=self._start(repository))
+            upload = found or Upload(session=self.open_upload(repository))
             sent.rewind(upload.kept)
 
     def _remembered(self, repository: str, memory: HeldSession, size: int) -> Upload | None:
@@ -197,8 +198,4 @@ class Uploads(UploadSteps):
 
     def _check_size(self, size: int, title: str) -> None:
         if self._limits.largest is not None and size > self._limits.largest:
-            raise DestinationError(
-                f"the registry {self.host} takes no layer as large as {title}",
-                cause=f"it has {size} bytes, and the limit there is {self._limits.largest}",
-                hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
-            )
+            raise too_large(self.host, title, size, self._limits.largest)
