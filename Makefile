@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PEERS  := .peers
 
 # What the tests hold layerbuild against: real registries, runtimes and readers, from Debian.
-SYSTEM := docker-registry podman runc skopeo umoci git
+SYSTEM := docker-registry podman runc skopeo umoci git openssl
 
 # What the benchmarks measure it against besides.
 RIVALS := buildah curl

@@ -20,6 +20,7 @@ pytest_plugins = [
     "fixtures.hub",
     "fixtures.gitrepo",
     "fixtures.registry",
+    "fixtures.authority",
     "fixtures.specregistry",
     "fixtures.faultproxy",
     "fixtures.project",

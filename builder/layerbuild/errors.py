@@ -199,9 +199,10 @@ class ImagesFailed(LayerbuildError):
     Args:
         failed: what failed, by image.
         total: images of the run.
+        verb: what they did.
     """
 
-    def __init__(self, failed: Mapping[str, LayerbuildError], total: int) -> None:
+    def __init__(self, failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:
         self.failed = dict(failed)
         lines = [f"  {name}: {error.message}" for name, error in list(failed.items())[:_LISTED]]
         more = len(failed) - _LISTED
@@ -209,13 +210,13 @@ class ImagesFailed(LayerbuildError):
         causes = dict.fromkeys(error.cause for error in failed.values() if error.cause)
         hints = dict.fromkeys(error.hint for error in failed.values() if error.hint)
         super().__init__(
-            f"{len(failed)} of {total} images failed:\n" + "\n".join(lines),
+            f"{len(failed)} of {total} images {verb}:\n" + "\n".join(lines),
             cause="; ".join(list(causes)[:3]) or None,
             hint="; ".join(list(hints)[:3]) or None,
         )
 
 
-def raise_failed(failed: Mapping[str, LayerbuildError], total: int) -> None:
+def raise_failed(failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:
     """Raises what stands for all failures of a run: the only one as it is.
 
     Raises:
@@ -226,7 +227,7 @@ def raise_failed(failed: Mapping[str, LayerbuildError], total: int) -> None:
     first, *others = dict.fromkeys(failed.values())
     if not others and len(failed) == total:
         raise first
-    raise ImagesFailed(failed, total)
+    raise ImagesFailed(failed, total, verb)
 
 
 def unforeseen(error: Exception) -> LayerbuildError:

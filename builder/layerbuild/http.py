@@ -10,25 +10,26 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import ipaddress
+import os
 import random
+import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any
 from urllib.parse import urljoin
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
-from layerbuild import __version__
+from layerbuild import __version__, connections, tls
 from layerbuild.addresses import origin, redact
+from layerbuild.connections import Session, as_given
 from layerbuild.errors import SourceError, Unreachable
 
-BLOCK = 1024 * 1024
-"""Bytes per read and per write on a connection. urllib3's 16 KiB cost half the rate on loopback."""
+BLOCK = connections.BLOCK
+"""Bytes per read and per write, also for those who send and receive by other ways."""
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that may pass by themselves (RFC 9110, RFC 6585)."""
@@ -84,57 +85,31 @@ class Policy:
     read_timeout: float = 60.0
     retries: int = 4
     backoff: float = 0.5
-    verify: bool | str = True
-
-
-class _Adapter(HTTPAdapter):
-    """urllib3 with 1 MiB blocks."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, blocksize=BLOCK, **kwargs)
-
-
-class _Session(requests.Session):
-    """Leaves redirects alone. requests would parse where they lead, and read their bodies whole into
-    memory, even where it is told not to follow them. Reads the environment's proxies and certificates once
-    for each origin: for small requests that took longer than everything else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._settings: dict[tuple[str, str, int | None], Any] = {}
-
-    def merge_environment_settings(self, url: Any, *args: Any, **kwargs: Any) -> Any:
-        where = origin(url)
-        if where not in self._settings:
-            self._settings[where] = super().merge_environment_settings(url, *args, **kwargs)
-        return self._settings[where]
-
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
-        return iter(())
-
-
-def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from putting a `.netrc` password over our Authorization header."""
-    return request
 
 
 class Client:
     """HTTP for one purpose. Safe to share between threads: each has a session of its own."""
 
-    def __init__(self, policy: Policy | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        trust: tls.Trust | None = None,
+    ) -> None:
         self.policy = policy or Policy()
         self._sleep = sleep
+        self._trust = trust or tls.Trust(os.environ)
         self._local = threading.local()
+
+    def trusting(self, trust: tls.Trust) -> Client:
+        """A client like this one, with TLS as `trust` has it."""
+        return Client(self.policy, sleep=self._sleep, trust=trust)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = _Session()
-            session.mount("https://", _Adapter())
-            session.mount("http://", _Adapter())
-            # A registry that sees a cookie takes us for a browser and asks for CSRF tokens (Harbor).
-            session.cookies.set_policy(_NoCookies())
-            self._local.session = session
+            session = self._local.session = Session(self._trust)
         return session
 
     def request(
@@ -187,15 +162,15 @@ class Client:
                     url,
                     headers=dict(headers),
                     data=body() if callable(body) else body,  # type: ignore[arg-type]  # no memoryviews for types-requests
-                    auth=_as_given,
+                    auth=as_given,
                     stream=True,
                     allow_redirects=False,
                     # What is sent is held to the first of them, and a registry may be slow to take a block.
                     timeout=(policy.read_timeout if callable(body) else policy.connect_timeout, policy.read_timeout),
-                    verify=policy.verify,
                 )
             # urllib3's own errors come through where a host's name cannot be one.
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                self._check_trust(method, url, error, last=last)
                 if last or not _may_pass(error):
                     raise Unreachable(
                         f"{method} {redact(url)} failed",
@@ -212,6 +187,16 @@ class Client:
                 _discard(response)
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _check_trust(self, method: str, url: str, error: Exception, *, last: bool) -> None:
+        """Raises:
+        Untrusted: `error` is about certificates, and another try would end in the same way.
+        """
+        trouble = tls.trouble_of(error, presented=self._trust.presents(origin(url)))
+        if trouble is not None and (last or trouble is not tls.Trouble.HUNG_UP):
+            message, hint = f"{method} {redact(url)} failed", _ADVICE.get(trouble, "ask whoever runs that server")
+            cause = tls.describe(trouble, error)
+            raise tls.Untrusted(message, trouble=trouble, cause=cause, hint=hint) from None
 
     def pause(self, attempt: int, *, least: float = 0) -> None:
         """Waits before try number `attempt` + 1 of something that this client cannot repeat by itself.
@@ -251,16 +236,17 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
-class _NoCookies(DefaultCookiePolicy):
-    def set_ok(self, cookie: Any, request: Any) -> bool:
-        return False
-
-
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, requests.exceptions.SSLError):
-        return False
+        return any(isinstance(cause, ssl.SSLEOFError) for cause in tls.causes(error))
     return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
 
+
+_ADVICE = {
+    tls.Trouble.UNKNOWN: f"name a file with the certificate of its authority in {tls.BUNDLES[-1]}",
+    tls.Trouble.EARLY: "check this machine's clock",
+    tls.Trouble.EXPIRED: "check this machine's clock; if it is right, that server's certificate must be renewed",
+}
 
 _KNOWN = {
     "InvalidURL": "the host's name cannot be one",
@@ -272,20 +258,19 @@ _KNOWN = {
 }
 
 
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
+
+
 def describe(error: BaseException) -> str:
     """Why a request failed, in a few words and without its address (which may be signed)."""
-    seen: BaseException | None = error
     text = type(error).__name__
-    for _ in range(16):  # a chain of exceptions may hold a loop
-        if seen is None:
-            break
+    for seen in tls.causes(error):
         if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror
+        refused = _TUNNEL.match(str(seen)) if isinstance(seen, OSError) else None
+        if refused:
+            return f"the proxy does not let us through: it answered {refused[1]}"
         text = type(seen).__name__ if "Error" in type(seen).__name__ else text
-        reason = getattr(seen, "reason", None)
-        if not isinstance(reason, BaseException):
-            reason = next((a for a in seen.args if isinstance(a, BaseException)), None)
-        seen = reason or seen.__cause__ or seen.__context__
     return _KNOWN.get(text, text)
 
 

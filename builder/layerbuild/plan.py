@@ -7,8 +7,10 @@ registry has it elsewhere, one upload and mounts where it has not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from layerbuild.errors import LayerbuildError
 
 Action = Literal["present", "mount", "upload"]
 
@@ -24,6 +26,7 @@ class Want:
         repositories: of the images that need it.
         key: of the layer, None for a base's layer.
         base: whether it comes from a base.
+        exact: whether `size` is the blob's own: a layer that was never compressed has another.
     """
 
     digest: str | None
@@ -32,6 +35,11 @@ class Want:
     repositories: tuple[str, ...]
     key: str | None = None
     base: bool = False
+    exact: bool = True
+
+    def at(self, repositories: Iterable[str]) -> Want:
+        """The same, needed there."""
+        return replace(self, repositories=tuple(repositories))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,28 @@ def transfers(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that a push would fail of.
+
+    Attributes:
+        images: that would.
+        error: what to say of it.
+    """
+
+    images: tuple[str, ...]
+    error: LayerbuildError
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "images": list(self.images),
+            "message": self.error.message,
+            "cause": self.error.cause,
+            "hint": self.error.hint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedLayer:
     """A layer, and what is to be done before it can be used anywhere.
 
@@ -79,6 +109,7 @@ class PlannedLayer:
         fetch: bytes that must come from a source; None where a size is not known.
         pack: bytes of the tar that are read and hashed; None where a size is not known.
         action: at the destination; None without one.
+        exact: see `Want`.
     """
 
     title: str
@@ -91,6 +122,7 @@ class PlannedLayer:
     pack: int | None
     action: Action | None = None
     base: bool = False
+    exact: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -110,11 +142,18 @@ class PlannedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A bill: every layer once, and sums."""
+    """A bill: every layer once, and sums.
+
+    Attributes:
+        findings: what the push would fail of.
+        notes: what it would not fail of, and is worth knowing.
+    """
 
     images: tuple[str, ...]
     destination: str | None
     layers: tuple[PlannedLayer, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def sum(self, field: Literal["fetch", "pack"]) -> int:
         """Bytes to fetch or to pack, as far as sizes are known."""
@@ -136,5 +175,7 @@ class Plan:
             "images": list(self.images),
             "destination": self.destination,
             "layers": [layer.as_json() for layer in self.layers],
+            "findings": [finding.as_json() for finding in self.findings],
+            "notes": list(self.notes),
             "totals": {"fetch_bytes": self.sum("fetch"), "pack_bytes": self.sum("pack"), **actions},
         }

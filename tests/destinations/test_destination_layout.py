@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -463,3 +464,8 @@ push(layout(Path({str(out)!r})), "a", "1", make_image())
     image = make_image()
     push(layout(out), "a", "1", image)
     assert names(out) == {"a:1": image.digest}
+
+
+def test_room_is_what_the_disk_has(tmp_path: Path) -> None:
+    free = LayoutDestination("oci:x", tmp_path / "not" / "there").room().free
+    assert free is not None and abs(free - shutil.disk_usage(tmp_path).free) < 1 << 30

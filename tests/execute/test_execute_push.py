@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from builders import sha256
 from execute.conftest import Works, no_base
 from fixtures.project import BIG, safetensors
+from layerbuild.destinations.base import Room
 from layerbuild.destinations.layout import LayoutDestination
-from layerbuild.errors import BlobUnknown, DestinationError
+from layerbuild.errors import BlobUnknown, DestinationError, LoginRequired
 from layerbuild.execute.build import Built, BuiltImage
+from layerbuild.execute.preflight import Foresight, Preflight
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
 from layerbuild.model import Readable
@@ -41,11 +43,23 @@ class Recorder:
     mounts: list[tuple[str, str, bool]] = field(default_factory=list)
     refuse: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
+    takes: Room = field(default_factory=Room)
+    checked: list[str] = field(default_factory=list)
     mounting: bool = True
     lock: Any = field(default_factory=threading.Lock)
 
     def whole(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def room(self) -> Room:
+        return self.takes
+
+    def check_push(self, repository: str, *, soon: bool) -> None:
+        with self.lock:
+            self.checked.append(repository)
+        if repository in self.forbidden:
+            raise LoginRequired(f"{repository} is not ours")
 
     def full_name(self, repository: str) -> str:
         return f"team/{repository}"
@@ -279,3 +293,65 @@ def test_plan_sums() -> None:
     assert plan.as_json()["totals"]["upload_bytes"] == 5 and plan.as_json()["layers"][1]["size"] is None
     bare = Plan(images=(), destination=None, layers=())
     assert bare.as_json()["totals"] == {"fetch_bytes": 0, "pack_bytes": 0}
+
+
+def test_what_would_fail_stops_its_images_and_no_others(scene: Scene) -> None:
+    there = Recorder(forbidden=frozenset({"one"}))
+    report = scene.push(there)
+    assert [image.name for image in report.images] == ["two"] and "one is not ours" in report.failed["one"].message
+    assert sorted(there.checked) == ["one", "two"]
+    # Not even what would have been sent for the first of them.
+    assert {name for name, _ in there.puts} == {"two"}
+    own = {digest for digest in scene.built[0].blobs if digest not in scene.built[1].blobs}
+    assert own and not own & {digest for _, digest in there.puts}
+
+
+def test_layers_that_are_too_large_are_known_before_anything_is_sent(scene: Scene) -> None:
+    there = Recorder(host="ghcr.io", takes=Room(largest=90_000), forbidden=frozenset({"two"}))
+    report = scene.push(there)
+    assert not report.images and not there.puts
+    first, second = report.failed["one"], report.failed["two"]
+    assert "takes no layer as large as" in first.message and "limit there is 90000" in (first.cause or "")
+    # Whoever has several faults is told of all of them.
+    assert first.message in second.message and "two is not ours" in second.message
+    # What is there already is not too large any more.
+    there = Recorder(host="ghcr.io")
+    scene.push(there)
+    there.takes, there.checked = Room(largest=90_000), []
+    assert not scene.push(there).failed and not there.checked
+
+
+def test_a_place_without_room_gets_nothing(scene: Scene) -> None:
+    there = Recorder(host=None, takes=Room(free=90_000))
+    report = scene.push(there)
+    assert report.failed.keys() == {"one", "two"} and not there.puts
+    assert "has no room" in report.failed["one"].message and "90000 bytes are free" in (
+        report.failed["one"].cause or ""
+    )
+    needed = sum({made.blob.digest: made.blob.size for image in scene.built for _, made in image.layers}.values())
+    assert not scene.push(Recorder(host=None, takes=Room(free=needed))).failed
+
+
+def test_a_repository_is_checked_once_however_many_images_it_has(works: Works) -> None:
+    layers = "sd: {kind: files, files: {/opt/sd: {content: hi}}}\n"
+    recipe = f"matrix: {{n: {list(range(20))}}}\nname: 'i{{{{ n }}}}'\nrepository: shared\nlayers: [sd]\n"
+    images = works.images(layers, recipe + "tags: ['{{ n }}']\nconfig: {labels: {n: '{{ n }}'}}\n")
+    builder, there = works.builder(images, works.lock(images)), Recorder()
+    builder.refused_for = Foresight(
+        builder=builder,
+        preflight=Preflight(destination=there, repositories=builder.repositories),
+        note=pytest.fail,
+    )
+    built = builder.run(images)
+    assert there.checked == ["shared"]
+    pusher = Pusher(
+        destination=there,
+        packer=builder.packer,
+        store=works.store,
+        lock=builder.lock,
+        progress=Silent(),
+        open_base=no_base,
+        repositories=builder.repositories,
+    )
+    assert len(pusher.run(built).images) == 20
+    assert there.checked == ["shared", "shared"]

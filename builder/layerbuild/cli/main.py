@@ -22,6 +22,8 @@ _COMMANDS = {
     "push": ("push", "Send images to a registry, an OCI layout or an archive, only what is missing there."),
     "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
+    "attach": ("attach", "Attach files to a pushed image: an SBOM, a licence, the lock."),
+    "referrers": ("referrers", "List what is attached to a pushed image."),
     "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
     "logout": ("logout", "Forget the login of a registry."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),

@@ -19,7 +19,7 @@ def insecure(command: F) -> F:
         "--insecure",
         multiple=True,
         metavar="HOST[:PORT]",
-        help="Speak plain HTTP to this registry. Loopback hosts need no such word.",
+        help="Speak plain HTTP to this registry, without TLS. Loopback hosts need no such word.",
     )(command)
 
 

@@ -9,7 +9,9 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
+from layerbuild.errors import raise_failed
 from layerbuild.execute.planning import Planner
+from layerbuild.execute.preflight import refusals
 from layerbuild.locked import checked
 from layerbuild.plan import Plan, PlannedLayer
 
@@ -25,6 +27,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     For each layer: whether it is known, what must be fetched and packed for it, and, with --to DEST, whether
     it is there already, can be mounted, or must be sent.
+
+    What a push would fail of is told as an error, exit code 1: no right to push, layers that are too large or too
+    many, a full disk. To find out, an upload is opened in each repository that lacks something, and given back.
 
     \b
     Examples:
@@ -42,6 +47,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         print_json(plan.as_json())
     else:
         print_plan(plan)
+    raise_failed(refusals(plan.findings), len(plan.images), "would fail")
 
 
 def print_plan(plan: Plan) -> None:
@@ -59,6 +65,8 @@ def print_plan(plan: Plan) -> None:
             f"{plan.destination}: {size(plan.moved('upload'))} to send, {size(plan.moved('mount'))} to mount, "
             f"{size(plan.moved('present'))} already there"
         )
+    for note in plan.notes:
+        click.secho(f"note: {note}", fg="yellow")
     if plan.unknown:
         click.echo(f"{plan.unknown} layers wait for what is learnt on the way; they are small unless listed otherwise")
 

@@ -14,6 +14,7 @@ from layerbuild.cli.machines import team_at
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import raise_failed
 from layerbuild.execute.direct import Direct
+from layerbuild.execute.preflight import Foresight, Preflight
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
 
@@ -51,6 +52,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     recipe's 'repository', if it has one); or, without a server, oci:DIR, a directory in the OCI image layout, or
     archive:FILE, a tar for 'docker load' and 'podman load'.
 
+    What would fail is said before anything is fetched or sent, as 'layerbuild plan --to DEST' says it.
+
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
     elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
     stop the others. Logins are those of docker and podman. What a registry turns out to take (streams, lengths,
@@ -75,6 +78,8 @@ def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) 
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
+    preflight = Preflight(destination=destination, repositories=builder.repositories)
+    builder.refused_for = Foresight(builder=builder, preflight=preflight, note=workspace.progress.note)
     where = arguments["destination"]
     builder.team = team_at(arguments["executor"], workspace, builder, destination=where, direct=direct)
     adopted = adopt(workspace, builder, selected, arguments)

@@ -16,7 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from layerbuild.destinations.files import counted, explained, fill, sweep, unfinished, write
+from layerbuild.destinations.base import Room
+from layerbuild.destinations.files import counted, explained, fill, free_at, sweep, unfinished, write
 from layerbuild.destinations.layoutdir import EMPTY_INDEX, PART, REF_NAME, VERSION
 from layerbuild.errors import BlobUnknown, DestinationDown, DestinationError, DigestFirst
 from layerbuild.model import Descriptor, Entry, Readable, sha256_hex
@@ -74,6 +75,13 @@ class ArchiveDestination:
                     self._tar.add_document("manifest.json", self._docker_manifest())
                     self._tar.end()
                     keep(self._path)
+
+    def room(self) -> Room:
+        """See `Destination.room`. The new archive lies beside the old one until it is whole."""
+        return Room(free=free_at(self._path), unread={"zstd": "Docker before 23"})
+
+    def check_push(self, repository: str, *, soon: bool) -> None:
+        """See `Destination.check_push`: a file says at once whether it can be written."""
 
     def full_name(self, repository: str) -> str:
         """See `Destination.full_name`: an archive has no prefix."""

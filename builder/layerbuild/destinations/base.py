@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from layerbuild.model import Readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a place takes, as far as that is known.
+
+    Attributes:
+        largest: bytes of the largest blob.
+        free: bytes that it has room for now.
+        unread: compression -> who reads such places, and not that.
+    """
+
+    largest: int | None = None
+    free: int | None = None
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 class Destination(Protocol):
@@ -31,6 +47,17 @@ class Destination(Protocol):
     def whole(self) -> AbstractContextManager[None]:
         """Around all that a run puts. Where the place is one file, it appears when the block ends without
         an error, and else nothing does."""
+
+    def room(self) -> Room:
+        """What it takes. Nothing goes over a line for it."""
+
+    def check_push(self, repository: str, *, soon: bool) -> None:
+        """Finds out whether blobs may be put into a repository. What was found out once is not
+        asked again.
+
+        Args:
+            soon: one will be put now.
+        """
 
     def full_name(self, repository: str) -> str:
         """The repository as the destination itself names it, its prefix included."""

@@ -107,6 +107,19 @@ def explained(what: str, *, error: type[DestinationError] = DestinationError) ->
         ) from None
 
 
+def free_at(path: Path) -> int | None:
+    """Bytes that may be written where `path` is, or will be; None where nobody can tell."""
+    for place in (path, *path.absolute().parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize
+    return None
+
+
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

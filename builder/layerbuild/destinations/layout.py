@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerbuild.destinations.files import counted, explained, fill, new_file, sweep, unfinished, write
+from layerbuild.destinations.base import Room
+from layerbuild.destinations.files import counted, explained, fill, free_at, new_file, sweep, unfinished, write
 from layerbuild.destinations.layoutdir import (
     EMPTY_INDEX,
     PART,
@@ -56,6 +57,13 @@ class LayoutDestination:
     def whole(self) -> contextlib.AbstractContextManager[None]:
         """See `Destination.whole`: files of a layout appear one by one."""
         return contextlib.nullcontext()
+
+    def room(self) -> Room:
+        """See `Destination.room`."""
+        return Room(free=free_at(self._path))
+
+    def check_push(self, repository: str, *, soon: bool) -> None:
+        """See `Destination.check_push`: a directory says at once what it does not take."""
 
     def full_name(self, repository: str) -> str:
         """See `Destination.full_name`: a layout has no prefix."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
+from layerbuild.destinations.base import Room
 from layerbuild.errors import NotFound
 from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry.client import RegistryClient
+from layerbuild.registry.limits import limits_of
 from layerbuild.registry.manifests import MANIFEST_TYPE
 from layerbuild.registry.reference import check_repository, check_tag
 from layerbuild.registry.sending import Stream, UploadSession
+
+_FRESH = 300.0
+"""Seconds for which an upload that was opened can be relied on."""
 
 
 class RegistryDestination:
@@ -31,6 +37,8 @@ class RegistryDestination:
         self._prefix = prefix
         self._lock = threading.Lock()
         self._sessions: dict[tuple[str, str], UploadSession] = {}
+        self._open: set[str] = set()
+        self._spare: dict[str, tuple[UploadSession, float]] = {}
 
     @property
     def host(self) -> str | None:
@@ -44,8 +52,29 @@ class RegistryDestination:
         are given back."""
         yield
         with self._lock:
-            left, self._sessions = self._sessions, {}
-        for (target, _), session in left.items():
+            left = [(target, session) for (target, _), session in self._sessions.items()]
+            left += [(target, session) for target, (session, _) in self._spare.items()]
+            self._sessions, self._spare = {}, {}
+        for target, session in left:
+            self._client.cancel_upload(target, session)
+
+    def room(self) -> Room:
+        """See `Destination.room`."""
+        return Room(largest=limits_of(self._client.host).largest)
+
+    def check_push(self, repository: str, *, soon: bool) -> None:
+        """See `Destination.check_push`: opens an upload. A token that names the right to push is no proof, and none
+        is needed where a registry gives no tokens. The upload is given back, or, if `soon`, the next blob's."""
+        target = self.full_name(repository)
+        with self._lock:
+            if target in self._open:
+                return
+        session = self._client.open_upload(target)
+        with self._lock:
+            self._open.add(target)
+            if soon:
+                self._spare[target] = session, time.monotonic()
+        if not soon:
             self._client.cancel_upload(target, session)
 
     def full_name(self, repository: str) -> str:
@@ -93,7 +122,16 @@ class RegistryDestination:
         target = self.full_name(repository)
         with self._lock:
             session = self._sessions.pop((target, blob.digest), None)
-        self._client.upload_blob(target, blob, advance=advance, session=session)
+        self._client.upload_blob(target, blob, advance=advance, session=session or self._spared(target))
+
+    def _spared(self, target: str) -> UploadSession | None:
+        """The upload that `check_push` opened, while it is fresh: a large body must not go to one that has expired."""
+        with self._lock:
+            session, since = self._spare.pop(target, (None, 0.0))
+        if session is not None and time.monotonic() > since + _FRESH:
+            self._client.cancel_upload(target, session)
+            return None
+        return session
 
     def put_unnamed(
         self,
@@ -106,7 +144,9 @@ class RegistryDestination:
     ) -> str:
         """See `Destination.put_unnamed`."""
         stream = Stream(open=open, size=size, title=title)
-        return self._client.upload_unnamed(self.full_name(repository), stream, advance=advance)
+        target = self.full_name(repository)
+        session = self._spared(target) if self._client.streams else None
+        return self._client.upload_unnamed(target, stream, advance=advance, session=session)
 
     def manifest(self, repository: str, tag: str) -> bytes | None:
         """See `Destination.manifest`."""

@@ -129,6 +129,10 @@ class Blobs:
             for digest, blob in self._blobs.items()
         ]
 
+    def users(self, want: Want) -> list[str]:
+        """The images that need the blob."""
+        return self._blobs[want.digest or ""].images
+
     def reader(self, want: Want) -> Reader:
         """What opens the blob."""
         return self._blobs[want.digest or ""].read

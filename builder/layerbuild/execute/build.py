@@ -113,6 +113,7 @@ class Builder:
     """Builds selected images of a project. `lock` grows by what is learnt.
 
     Attributes:
+        refused_for: tells before anything is made which of those images would fail, and of what.
         outlet_for: gives the outlet that takes layers of those images while they are made.
         team: has large layers made elsewhere.
     """
@@ -122,6 +123,7 @@ class Builder:
     contents: Contents
     progress: Progress
     fetch_base: FetchBase
+    refused_for: Callable[[Sequence[ComposedImage]], Mapping[str, LayerbuildError]] | None = None
     outlet_for: Callable[[Sequence[ComposedImage]], Outlet] | None = None
     team: Team | None = None
 
@@ -164,6 +166,10 @@ class Builder:
             DestinationDown: the packer's outlet leads nowhere.
         """
         composed = self.compose(selected)
+        failed = dict(self.refused_for(composed)) if self.refused_for else {}
+        if failed:
+            selected = [image for image in selected if image.name not in failed]
+            composed = tuple(image for image in composed if image.name not in failed)
         self.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
         self.packer.outlet = self.outlet_for(composed) if self.outlet_for else None
         made = self._make(composed, {})
@@ -174,7 +180,7 @@ class Builder:
             made = self._make(composed, made)
         bases = {image.base.digest: image.base for image in composed if image.base}
         fetched = dict(zip(bases, attempts(self.fetch_base, list(bases.values())), strict=True))
-        images, failed = [], {}
+        images = []
         for image in composed:
             try:
                 images.append(self._image(image, made, fetched, unlearnt))
@@ -220,11 +226,9 @@ class Builder:
         for sha256 in image.pending:
             raise unlearnt[sha256]
         base = _or_raise(bases[image.base.digest]) if image.base else None
-        count = len(pairs) + (len(base.layers) if base else 0)
-        if count > MAX_LAYERS:
-            document = image.declaration.document
-            message = f"image {image.name} has {count} layers, its base's included; runtimes stop at {MAX_LAYERS}"
-            raise ProjectError([document.problem(("layers",), message, "split the recipe into several images")])
+        error = too_many_layers(image, len(base.layers) if base else 0)
+        if error is not None:
+            raise error
         return BuiltImage(composed=image, base=base, layers=pairs)
 
     def record(self, built: Sequence[BuiltImage]) -> Lock:
@@ -243,6 +247,16 @@ class Builder:
             images[name] = replace(images[name], layers=lines, manifest=image.digest)
         known = set(self.lock.files)
         return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+
+
+def too_many_layers(image: ComposedImage, below: int) -> ProjectError | None:
+    """The error for an image that no runtime takes, on a base of `below` layers; None where it is not."""
+    count = len(image.layers) + below
+    if count <= MAX_LAYERS:
+        return None
+    message = f"image {image.name} has {count} layers, its base's included; runtimes stop at {MAX_LAYERS}"
+    hint = "split the recipe into several images"
+    return ProjectError([image.declaration.document.problem(("layers",), message, hint)])
 
 
 def distinct(composed: Iterable[ComposedImage]) -> dict[LayerId, ComposedLayer]:

@@ -11,8 +11,11 @@ from layerbuild.destinations import Destination
 from layerbuild.errors import LayerbuildError
 from layerbuild.execute import survey
 from layerbuild.execute.build import Builder
+from layerbuild.execute.parallel import attempts
+from layerbuild.execute.preflight import Preflight, of_base, unread
+from layerbuild.image import BaseImage
 from layerbuild.layering import ComposedLayer
-from layerbuild.plan import Plan, PlannedLayer, Want, transfers
+from layerbuild.plan import Finding, Plan, PlannedLayer, Want, transfers
 from layerbuild.store import Store
 
 
@@ -37,14 +40,20 @@ class Planner:
                 identity = layer.instance.key if layer.instance else f"{layer.label} of {image.name}"
                 layers.setdefault((identity, layer.algorithm), (layer, []))[1].append(image.name)
         planned = [self._layer(layer, tuple(names)) for layer, names in layers.values()]
-        bases, origins = self._bases(images)
-        every = [*bases, *planned]
-        repositories = self.builder.repositories
-        done = self._at(destination, every, origins, repositories) if destination else every
+        below = self._fetched(images)
+        findings = [finding for image in images for finding in of_base(image, below)]
+        bases, origins = self._bases(images, below)
+        done, notes = [*bases, *planned], []
+        if destination:
+            done, more = self._at(destination, done, origins)
+            findings += more
+            notes = [text] if (text := unread(images, destination)) else []
         return Plan(
             images=tuple(image.name for image in images),
             destination=destination.name if destination else None,
             layers=tuple(done),
+            findings=tuple(findings),
+            notes=tuple(notes),
         )
 
     def _layer(self, layer: ComposedLayer, names: tuple[str, ...]) -> PlannedLayer:
@@ -64,7 +73,15 @@ class Planner:
         fetch, pack = self._cost(layer)
         key = layer.instance.key if layer.instance else None
         return PlannedLayer(
-            title=layer.title, key=key, digest=None, size=pack, images=names, known=False, fetch=fetch, pack=pack
+            title=layer.title,
+            key=key,
+            digest=None,
+            size=pack,
+            images=names,
+            known=False,
+            fetch=fetch,
+            pack=pack,
+            exact=layer.algorithm == "none",
         )
 
     def _cost(self, layer: ComposedLayer) -> tuple[int | None, int | None]:
@@ -78,14 +95,20 @@ class Planner:
         missing = self.builder.contents.missing(tar.contents)
         return sum(content.size or 0 for content in missing), tar.size
 
-    def _bases(self, images: Sequence[ComposedImage]) -> tuple[list[PlannedLayer], dict[str, tuple[str, str]]]:
+    def _fetched(self, images: Sequence[ComposedImage]) -> dict[str, BaseImage | LayerbuildError]:
+        bases = {image.base.digest: image.base for image in images if image.base}
+        return dict(zip(bases, attempts(self.builder.fetch_base, list(bases.values())), strict=True))
+
+    def _bases(
+        self, images: Sequence[ComposedImage], below: Mapping[str, BaseImage | LayerbuildError]
+    ) -> tuple[list[PlannedLayer], dict[str, tuple[str, str]]]:
         users: dict[str, tuple[PlannedLayer, list[str]]] = {}
         origins: dict[str, tuple[str, str]] = {}
         for image in images:
-            if image.base is None:
+            if image.base is None or of_base(image, below):
                 continue
-            source = self.open_base(image.base.reference)
-            for descriptor in self.builder.fetch_base(image.base).layers:
+            source, base = self.open_base(image.base.reference), below[image.base.digest]
+            for descriptor in base.layers if isinstance(base, BaseImage) else ():
                 planned = PlannedLayer(
                     title=f"base layer {descriptor.digest[7:19]}",
                     key=None,
@@ -107,8 +130,8 @@ class Planner:
         destination: Destination,
         layers: Sequence[PlannedLayer],
         origins: dict[str, tuple[str, str]],
-        repositories: Mapping[str, str],
-    ) -> list[PlannedLayer]:
+    ) -> tuple[list[PlannedLayer], list[Finding]]:
+        repositories = self.builder.repositories
         wants = [
             Want(
                 digest=p.digest,
@@ -117,13 +140,17 @@ class Planner:
                 repositories=tuple(dict.fromkeys(repositories[name] for name in p.images)),
                 key=p.key,
                 base=p.base,
+                exact=p.exact,
             )
             for p in layers
         ]
+        users = {id(want): p.images for p, want in zip(layers, wants, strict=True)}
         known = [want for want in wants if want.digest]
         located = survey.remembered(known, destination, self.store, origins)
         present = survey.present(known, destination, located=located)
         elsewhere = survey.elsewhere(known, destination, present, located, self.builder.lock, repositories)
         moves = transfers(wants, present, elsewhere)
         actions = {id(move.want): move.action for move in moves}
-        return [replace(p, action=actions[id(want)]) for p, want in zip(layers, wants, strict=True)]
+        preflight = Preflight(destination=destination, repositories=repositories)
+        found = preflight.moves(moves, lambda want: users[id(want)], soon=False)
+        return [replace(p, action=actions[id(want)]) for p, want in zip(layers, wants, strict=True)], found

@@ -21,6 +21,7 @@ from layerbuild.execute.mover import SMALL_AT_ONCE, Mover
 from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import Packer
 from layerbuild.execute.parallel import attempts
+from layerbuild.execute.preflight import Preflight, refusals
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
@@ -75,13 +76,18 @@ class Pusher:
         present = survey.present(wants, self.destination, known=known, located=located)
         elsewhere = survey.elsewhere(wants, self.destination, present, located, self.lock, self.repositories)
         todo = transfers(wants, present, elsewhere)
+        refused = self._refused(todo, blobs)
+        if refused:
+            # What is left is planned again, of what is known already.
+            blobs = Blobs([i for i in built.images if i.composed.name not in refused], self.packer, self.open_base)
+            todo = transfers(blobs.wants(), present, elsewhere)
         unmoved = [t.want for t in todo if t.action == "present" and t.want.digest not in self.sent]
         configs = [config_of(image) for image in built.images]
         unmoved += [want for want in configs if want.digest in known[want.repositories[0]]]
         moves = Moves()
         self._move([transfer for transfer in todo if transfer.action != "present"], blobs, moves)
-        rest = [image for image in built.images if image.composed.name not in done]
-        failed = {**built.failed, **self._finish_all(rest, known, blobs, moves)}
+        rest = [image for image in built.images if image.composed.name not in done | refused.keys()]
+        failed = {**built.failed, **refused, **self._finish_all(rest, known, blobs, moves)}
         return Report(
             images=tuple(self._pushed(image) for image in built.images if image.composed.name not in failed),
             failed=failed,
@@ -89,6 +95,11 @@ class Pusher:
             mounted=moves.mounted,
             present=sum(want.size or 0 for want in unmoved),
         )
+
+    def _refused(self, todo: Sequence[Transfer], blobs: Blobs) -> dict[str, LayerbuildError]:
+        """What would fail, by image, before a byte of a blob goes there."""
+        preflight = Preflight(destination=self.destination, repositories=self.repositories)
+        return refusals(preflight.moves(todo, blobs.users, soon=True))
 
     def _existing(self, images: Sequence[BuiltImage]) -> tuple[set[str], dict[str, set[str]]]:
         """Images that are there under all their tags, and what each repository has, by the manifests there.

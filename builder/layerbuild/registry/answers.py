@@ -22,6 +22,8 @@ from layerbuild.errors import (
     LoginRequired,
     SourceError,
 )
+from layerbuild.registry import certificates
+from layerbuild.tls import Untrusted
 
 _LARGEST_ERROR = 64 * 1024
 _LONGEST_QUOTE = 300
@@ -111,10 +113,10 @@ def broken_off(host: str, error: LayerbuildError) -> DestinationError:
     return DestinationError(message, cause=cause, hint=hint)
 
 
-def _no_answer(host: str, error: LayerbuildError) -> tuple[str, str, str]:
-    hint = f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)"
-    if "WRONG_VERSION_NUMBER" in (error.cause or ""):
-        hint = f"if {host} speaks plain HTTP only, say so with --insecure {host}"
+def _no_answer(host: str, error: LayerbuildError) -> tuple[str, str, str | None]:
+    hint: str | None = f"check that {host} is right and up, and the network and proxy settings (HTTPS_PROXY, NO_PROXY)"
+    if isinstance(error, Untrusted):
+        hint = certificates.advice(error.trouble, host) or error.hint
     return f"the registry {host} cannot be reached", error.cause or error.message, hint
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode, urljoin
 
-from layerbuild import http
+import requests
+
+from layerbuild import addresses, http
 from layerbuild.errors import DestinationError, NotFound, SourceError, Unreachable
 from layerbuild.model import sha256_hex
 from layerbuild.registry import answers, receiving
-from layerbuild.registry.manifests import MANIFEST_LIMIT
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT
 from layerbuild.registry.reference import is_digest
 from layerbuild.registry.streaming import StreamUploads
+
+_NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
+"""What registries answer that do not know of referrers; the specification's own is 404."""
 
 
 class RegistryClient(StreamUploads):
@@ -95,8 +102,11 @@ class RegistryClient(StreamUploads):
             raise receiving.mismatch(f"the manifest {self.host}/{name}", f"its bytes have the digest {digest}")
         return media_type, data, digest
 
-    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> str | None:
         """Stores a manifest, its bytes exactly as given, under a tag or its digest.
+
+        Returns:
+            The digest of the manifest's subject, if the registry says that it lists what refers to it.
 
         Raises:
             DestinationError: the registry is down or refuses, or says that it stored something else.
@@ -105,7 +115,9 @@ class RegistryClient(StreamUploads):
         headers = {"Content-Type": media_type}
         response = self._call("PUT", f"{repository}/manifests/{reference}", headers=headers, data=data)
         self._expect(response, (200, 201, 204), action)
-        digest, stored = f"sha256:{sha256_hex(data)}", response.headers.get("Docker-Content-Digest", "")
+        stored, subject = (response.headers.get(name) for name in ("Docker-Content-Digest", "OCI-Subject"))
+        digest = f"sha256:{sha256_hex(data)}"
+        stored = stored or ""
         answers.finish(response)
         if response.status_code != 201 and not is_digest(stored):
             # Not what the specification asks for, and what a proxy might say that is no registry.
@@ -116,6 +128,7 @@ class RegistryClient(StreamUploads):
                 cause=f"it says that the manifest has the digest {stored}",
                 hint="this registry rewrites manifests, and cannot hold reproducible images",
             )
+        return subject
 
     def _shown(self, repository: str, reference: str, media_type: str) -> str:
         """The digest of the manifest that is to be seen under a name.
@@ -131,3 +144,64 @@ class RegistryClient(StreamUploads):
                 cause="it said that it did, and has none of that name",
                 hint="check that no proxy before it answers instead",
             ) from None
+
+    def list_referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> Page | None:
+        """The beginning of the list of what refers to a manifest; None where the registry keeps none.
+
+        Args:
+            artifact_type: what is wanted; the registry may give more.
+
+        Raises:
+            DestinationError: the registry refuses, or sends more than 4 MiB.
+        """
+        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type is not None else ""
+        response = self._call("GET", f"{repository}/referrers/{digest}{query}", headers={"Accept": INDEX_TYPE})
+        told = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        if response.status_code in _NO_REFERRERS or (response.status_code == 200 and told != INDEX_TYPE):
+            answers.read_refusal(response, self._logins.scrub)
+            return None
+        return self._page(response, f"list what refers to {repository}@{digest}")
+
+    def next_referrers(self, page: Page) -> Page:
+        """What follows a page that has `following`.
+
+        Raises:
+            DestinationError: it leads to another server; the registry refuses, or sends more than 4 MiB.
+        """
+        url = page.following or ""
+        if addresses.origin(url) != addresses.origin(self._base):
+            raise DestinationError(
+                f"the registry {self.host} continues a list on another server",
+                cause=f"its Link is {addresses.redact(url)!r}",
+                hint="if it is behind a proxy, that proxy must pass on X-Forwarded-Proto and Host",
+            )
+        return self._page(self.do_request(url, headers={"Accept": INDEX_TYPE}), "continue a list")
+
+    def _page(self, response: requests.Response, action: str) -> Page:
+        self._expect(response, (200,), action)
+        try:
+            link = response.links.get("next", {}).get("url")
+            following = urljoin(response.url, link) if link else None
+            addresses.origin(following or "")
+            return Page(data=answers.finish(response, limit=MANIFEST_LIMIT), following=following)
+        except (SourceError, ValueError) as error:
+            response.close()
+            cause = error.message if isinstance(error, SourceError) else "its Link is no address"
+            raise DestinationError(f"the registry {self.host} does not {action} as it should", cause=cause) from None
+
+    def pause(self, attempt: int) -> None:
+        """See `http.Client.pause`."""
+        self._client.pause(attempt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A part of a list (distribution-spec 1.1, "Listing Referrers").
+
+    Attributes:
+        data: an index, as untrusted bytes.
+        following: the address of the next part, if there is one.
+    """
+
+    data: bytes
+    following: str | None

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 import oras.provider
 import requests
 
-from layerbuild import addresses, http
+from layerbuild import addresses, http, tls
 from layerbuild.errors import DestinationError, LayerbuildError, NotFound, Unreachable
-from layerbuild.registry import answers
+from layerbuild.registry import answers, certificates
 from layerbuild.registry.auth import Authenticator, scopes_for
 from layerbuild.registry.credentials import Credential, Lookup, find_credential
 from layerbuild.registry.reference import api_host, is_loopback, normal_host
@@ -26,11 +26,15 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
     """A registry that can be asked. Safe to share between threads.
 
     Args:
-        host: with its port, as people write it. Loopback hosts are spoken to over plain HTTP.
+        host: with its port, as people write it. Loopback hosts are spoken to over plain HTTP, unless there are
+            certificates for them.
         client: for everything that goes over the wire.
-        environ: where logins are looked for: see `credentials.find_credential`.
+        environ: where logins and certificates are looked for: see `credentials.find_credential`, `certificates.find`.
         insecure: plain HTTP for this host, too.
         login: used instead of one that is looked for.
+
+    Raises:
+        DestinationError: its certificates cannot be used.
     """
 
     def __init__(
@@ -42,15 +46,16 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
         insecure: bool = False,
         login: Credential | None = None,
     ) -> None:
-        plain = insecure or is_loopback(host)
+        found = None if insecure else certificates.find(normal_host(host), environ)
+        plain = insecure or (is_loopback(host) and found is None)
         super().__init__(hostname=api_host(host), insecure=plain)
         self.host = normal_host(host)
         self._base = f"{self.prefix}://{self.hostname}"
-        self._client = client
+        self._client = client if found is None else client.trusting(_trust(found, self._base, environ))
         self._logins = Authenticator(
             host=self.host,
             secure=not plain,
-            client=client,
+            client=self._client,
             lookup=lambda: Lookup(credential=login) if login else find_credential(self.host, environ),
         )
 
@@ -142,7 +147,20 @@ class Exchange(oras.provider.Registry):  # type: ignore[misc]  # oras has no typ
         error = answers.error_for(refusal, host=self.host, action=action)
         if refusal.status in (401, 403) and error.cause:
             error.cause = self._logins.explain(error.cause)
+        if refusal.status == 400 and not refusal.codes and self.prefix == "http":
+            # What TLS servers say to who does not speak it: Go's in a body that a HEAD has not, nginx's in HTML.
+            error.hint = certificates.advice_to_plain(self.host)
         return error
 
     def _missing(self, name: str) -> NotFound:
         return NotFound(f"{self.host}/{name} does not exist", hint="check the name, the tag and the digest")
+
+
+def _trust(found: certificates.Certificates, base: str, environ: Mapping[str, str]) -> tls.Trust:
+    """Its authorities are believed wherever the registry sends us, as docker does it; its own origin alone gets
+    to see our certificate, which docker shows to everybody."""
+    identity = None
+    if found.pair is not None:
+        certificate, key = found.pair
+        identity = tls.Identity(certificate=certificate, key=key, origin=addresses.origin(base))
+    return tls.Trust(environ, authorities=found.authorities, identity=identity)

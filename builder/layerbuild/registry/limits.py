@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
+from layerbuild.errors import DestinationError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -51,3 +53,12 @@ def limits_of(host: str) -> Limits:
     """
     name = host.partition(":")[0]
     return next((limits for pattern, limits in KNOWN if fnmatch.fnmatchcase(name, pattern)), Limits())
+
+
+def too_large(host: str, title: str, size: int, largest: int) -> DestinationError:
+    """The error for a blob of `size` bytes, where `largest` is the limit. `title` names it."""
+    return DestinationError(
+        f"the registry {host} takes no layer as large as {title}",
+        cause=f"it has {size} bytes, and the limit there is {largest}",
+        hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
+    )

@@ -52,13 +52,23 @@ class UploadSteps(Exchange):
         self._sessions: Sessions = sessions or Forgetful()
         self.manners = Manners(self.host, memory)
 
+    @property
+    def streams(self) -> bool:
+        """Whether it takes a blob before its digest is known, as far as that is known."""
+        return self.manners.streams
+
     def cancel_upload(self, repository: str, session: UploadSession) -> None:
         """Gives a session back. Registries drop forgotten ones by themselves, so no failure of this is an error."""
         with contextlib.suppress(LayerbuildError):
             response = self._exchange("DELETE", session.location, scopes=push_scope(repository), retries=0)
             answers.read_refusal(response, self._logins.scrub)
 
-    def _start(self, repository: str) -> UploadSession:
+    def open_upload(self, repository: str) -> UploadSession:
+        """Begins an upload to `repository`. Pass it to `upload_blob`, or to `cancel_upload`.
+
+        Raises:
+            DestinationError: the registry takes none, from us or from anybody.
+        """
         response = self._call("POST", f"{repository}/blobs/uploads/")
         self._expect(response, (202,), f"take an upload to {repository}")
         session = self._session_of(response)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Generator
 
 from layerbuild.errors import LayerbuildError
-from layerbuild.registry.sending import Counter, Outgoing, SendFailed, Stream, Upload, hashed
+from layerbuild.registry.sending import Counter, Outgoing, SendFailed, Stream, Upload, UploadSession, hashed
 from layerbuild.registry.uploading import Uploads
 from layerbuild.registry.window import Window
 
@@ -21,7 +21,14 @@ _HELD = 4 * 1024 * 1024
 class StreamUploads(Uploads):
     """A registry that may take a blob before its digest. See `exchange.Exchange` for what it is made of."""
 
-    def upload_unnamed(self, repository: str, stream: Stream, *, advance: Callable[[int], None]) -> str:
+    def upload_unnamed(
+        self,
+        repository: str,
+        stream: Stream,
+        *,
+        advance: Callable[[int], None],
+        session: UploadSession | None = None,
+    ) -> str:
         """Uploads bytes while they are hashed: POST, one PATCH or several, and a PUT that names them.
 
         A broken try is followed by another, as in `upload_blob`: from the registry's own word on, if it kept
@@ -30,6 +37,7 @@ class StreamUploads(Uploads):
 
         Args:
             advance: told of bytes as they are sent; of a negative number when a try is given up.
+            session: one that was opened for this.
 
         Returns:
             `sha256:<hex>`.
@@ -61,4 +69,4 @@ class StreamUploads(Uploads):
                 raise SendFailed(error) from None
             return self._name(outgoing, upload, f"sha256:{seen.hexdigest()}")
 
-        return self._tried(outgoing, once)
+        return self._tried(outgoing, once, session=session)

@@ -74,7 +74,7 @@ class Tries(ChunkSteps):
     def _first(self, blob: Outgoing, session: UploadSession | None, memory: HeldSession) -> Upload:
         upload = self._remembered(blob, memory)
         if upload is None:
-            return Upload(session=session or self._start(blob.repository))
+            return Upload(session=session or self.open_upload(blob.repository))
         if session is not None:
             self.cancel_upload(blob.repository, session)
         return upload
@@ -102,7 +102,7 @@ class Tries(ChunkSteps):
 
     def _anew(self, blob: Outgoing, upload: Upload) -> UploadSession:
         self.cancel_upload(blob.repository, upload.session)
-        return self._start(blob.repository)
+        return self.open_upload(blob.repository)
 
     def _leave(self, blob: Outgoing, upload: Upload, memory: HeldSession, *, resumable: bool) -> None:
         """Gives an upload up: for the next run to go on with where that is possible, else for good."""

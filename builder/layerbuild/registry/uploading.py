@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from layerbuild.errors import DestinationError, DigestFirst, LoginRequired
 from layerbuild.model import LARGE, Readable
 from layerbuild.registry import answers
+from layerbuild.registry.limits import too_large
 from layerbuild.registry.sending import Counter, Mount, Outgoing, Proof, Upload, UploadSession
 from layerbuild.registry.sessions import HeldSession
 from layerbuild.registry.steps import Broken
@@ -138,8 +139,4 @@ class Uploads(Tries):
     def _check_size(self, size: int, title: str) -> None:
         largest = self.manners.largest
         if largest is not None and size > largest:
-            raise DestinationError(
-                f"the registry {self.host} takes no layer as large as {title}",
-                cause=f"it has {size} bytes, and the limit there is {largest}",
-                hint="push to another registry, or use a smaller version of that model (fp16, pruned)",
-            )
+            raise too_large(self.host, title, size, largest)
