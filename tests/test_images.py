@@ -152,7 +152,7 @@ def test_undefined_variables_in_recipes_and_layers(tmp_path: Path) -> None:
         "layers/l.yaml:3: any.type: 't' is undefined",
         "layers/l.yaml:3: any.source: 'rev' is undefined",
     ]
-    assert "defined here: checkpoint, hf_home, image, n, webui" in found[0]
+    assert "defined here: architecture, checkpoint, hf_home, image, n, os, platform, webui" in found[0]
 
 
 def test_what_is_wrong_after_rendering_has_its_line(tmp_path: Path) -> None:

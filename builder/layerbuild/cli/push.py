@@ -16,6 +16,7 @@ from layerbuild.errors import raise_failed
 from layerbuild.execute.direct import Direct
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
+from layerbuild.selection import refuse_parts
 
 
 @click.command("push")
@@ -52,8 +53,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     archive:FILE, a tar for 'docker load' and 'podman load'.
 
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
-    elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
-    stop the others. Logins are those of docker and podman.
+    elsewhere are mounted, the others are uploaded once, tags are written last: of an image for several platforms,
+    when all of these are there. An image that fails does not stop the others. Logins are those of docker and podman.
 
     \b
     Examples:
@@ -71,6 +72,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) -> None:
     destination = workspace.destination(arguments["destination"])
     selected = options.selected(workspace, arguments)
+    refuse_parts(selected)
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
@@ -108,4 +110,6 @@ def print_report(report: Report) -> None:
     for image in report.images:
         for reference in image.references:
             click.echo(f"{reference}  {image.digest}")
+        for platform, digest in image.platforms.items():
+            click.echo(f"  {platform}  {digest}")
     click.echo(f"{size(report.uploaded)} sent, {size(report.mounted)} mounted, {size(report.present)} already there")

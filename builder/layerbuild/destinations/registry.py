@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from layerbuild.errors import NotFound
 from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry.client import RegistryClient
-from layerbuild.registry.manifests import MANIFEST_TYPE
-from layerbuild.registry.reference import check_repository, check_tag
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE
+from layerbuild.registry.reference import check_repository, check_tag, is_digest
 from layerbuild.registry.sending import Stream, UploadSession
+
+_TYPES = (MANIFEST_TYPE, INDEX_TYPE)
 
 
 class RegistryDestination:
@@ -102,15 +104,16 @@ class RegistryDestination:
         stream = Stream(open=open, size=size, title=title)
         return self._client.upload_unnamed(self.full_name(repository), stream, advance=advance)
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
+    def manifest(self, repository: str, reference: str) -> bytes | None:
         """See `Destination.manifest`."""
         target = self.full_name(repository)
-        check_tag(tag, where=f"{target}:{tag}")
+        if not is_digest(reference):
+            check_tag(reference, where=f"{target}:{reference}")
         try:
-            media_type, data, _ = self._client.get_manifest(target, tag, accept=(MANIFEST_TYPE,))
+            media_type, data, _ = self._client.get_manifest(target, reference, accept=_TYPES)
         except NotFound:
             return None
-        return data if media_type == MANIFEST_TYPE else None
+        return data if media_type in _TYPES else None
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """See `Destination.put_manifest`."""
