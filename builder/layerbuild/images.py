@@ -249,10 +249,10 @@ class _Expander:
         """Two images of one name would overwrite each other."""
         seen: dict[str, ImageDeclaration] = {}
         for image in images:
-            other = seen.setdefault(image.name, image)
+            other = seen.setdefault(image.title, image)
             if other is not image:
                 hint = "let 'name' use every variable of the matrix, e.g. name: 'a1111-{{ checkpoint }}'"
-                message = f"two images are called {image.name!r}" + (
+                message = f"two images are called {image.title!r}" + (
                     f" (the other is in {other.document.file})" if other.document is not image.document else ""
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
@@ -264,7 +264,7 @@ class _Expander:
         for image in images:
             for i, tag in enumerate(image.recipe.tags):
                 other = seen.setdefault((image.repository, tag), image)
-                if other.name != image.name:
+                if other.title != image.title:
                     hint = "let 'tags' or 'repository' use every variable of the matrix, or leave 'tags' out"
-                    message = f"images {other.name} and {image.name} would both be {image.repository}:{tag}"
+                    message = f"images {other.title} and {image.title} would both be {image.repository}:{tag}"
                     self.problems.append(image.document.problem(("tags", i), message, hint))

@@ -302,10 +302,11 @@ class Recipe(_Strict):
     def _each_platform_once(cls, value: list[str]) -> list[str]:
         seen: dict[str, str] = {}
         for platform in value:
-            other = seen.setdefault(platform.replace("/arm64/v8", "/arm64"), platform)
-            if other is not platform:
-                same = f", which is {other}" if other != platform else ""
+            plain = platform.replace("/arm64/v8", "/arm64")
+            if plain in seen:
+                same = f", which is {seen[plain]}" if seen[plain] != platform else ""
                 raise ValueError(f"{platform} is listed twice{same}")
+            seen[plain] = platform
         return value
 
     @model_validator(mode="after")

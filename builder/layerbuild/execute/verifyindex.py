@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from layerbuild.baseimage import BaseSource
+from layerbuild.compose import ComposedImage
 from layerbuild.execute.build import Builder
 from layerbuild.execute.verification import IndexVerification, Verification
 from layerbuild.execute.verify import Verifier
@@ -18,6 +19,7 @@ def verify_index(source: BaseSource, builder: Builder, index: IndexDeclaration, 
 
     A blob that several platforms share is read once.
     """
+    composed = builder.compose([image for image in builder.images if image.name in index.images])
     locked = builder.lock.indexes[index.name].digest
     found = source.index()
     there: Mapping[str, str] = {}
@@ -35,21 +37,21 @@ def verify_index(source: BaseSource, builder: Builder, index: IndexDeclaration, 
         image=index.name,
         digest=digest,
         deep=deep,
-        platforms=_images(source, builder, index, there, deep=deep),
+        platforms=_images(source, builder, composed, there, deep=deep),
         own=tuple(own),
         notes=notes,
     )
 
 
 def _images(
-    source: BaseSource, builder: Builder, index: IndexDeclaration, there: Mapping[str, str], *, deep: bool
+    source: BaseSource, builder: Builder, images: Sequence[ComposedImage], there: Mapping[str, str], *, deep: bool
 ) -> dict[str, Verification]:
-    """What came of the images that both the lock and the index have, by platform."""
-    composed = {i.name: i for i in builder.compose([i for i in builder.images if i.name in index.images])}
+    """What came of those images that the index has, by platform."""
     sound: set[tuple[object, ...]] = set()
+    wanted = {image.declaration.recipe.platform: image for image in images}
     return {
-        platform: Verifier(source=source, builder=builder, deep=deep, sound=sound).run(there[platform], composed[name])
-        for platform, name in zip(index.platforms, index.images, strict=True)
+        platform: Verifier(source=source, builder=builder, deep=deep, sound=sound).run(there[platform], image)
+        for platform, image in wanted.items()
         if platform in there
     }
 
