@@ -12,6 +12,7 @@ from e2e.readers import call, layout_blob, sha256, tags
 from fixtures.container import Podman, tools_image, write_layout
 from fixtures.project import BIG, Project, safetensors
 from fixtures.registry import Front, Image, MemoryBlob, digest_of
+from layerbuild.cli.workspace import Workspace
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE
 
 _MODEL = safetensors(BIG, {"format": "pt"}, seed=5)
@@ -186,6 +187,21 @@ def test_part_of_an_index(pushed: Project) -> None:
     assert "digest" not in pushed.lock["indexes"]["both"]
     pushed.run("push", "oci:new", "bo*")
     assert pushed.lock["indexes"]["both"]["digest"] == index["digest"]
+
+
+def test_two_runs_record_their_indexes(pushed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed.write({"recipes/second.yaml": _RECIPE.replace("name: both", "name: second")})
+    pushed.run("lock", "--repack", "both")
+    for name, value in pushed.environ.items():
+        monkeypatch.setenv(name, value)
+    workspace = Workspace({"project": str(pushed.root), "quiet": True})
+    # Both have read the lock before either writes it.
+    builders = {name: workspace.builder(workspace.lock()) for name in ("both", "second")}
+    for name, builder in builders.items():
+        workspace.record(builder, builder.run(workspace.select([name])).all(), frozen=False)
+    workspace.store.close()
+    indexes = pushed.lock["indexes"]
+    assert sorted(name for name, index in indexes.items() if "digest" in index) == ["both", "second"]
 
 
 def test_without_tags_it_is_the_digest_of_the_index(pushed: Project) -> None:

@@ -22,6 +22,7 @@ from layerbuild.errors import BlobUnknown, DestinationError
 from layerbuild.execute.build import Built, BuiltImage
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
+from layerbuild.execute.survey import manifests_of
 from layerbuild.image import INDEX
 from layerbuild.model import Readable
 from layerbuild.plan import Plan, PlannedLayer, Want, transfers
@@ -408,3 +409,27 @@ def test_plan_sums() -> None:
     assert plan.as_json()["totals"]["upload_bytes"] == 5 and plan.as_json()["layers"][1]["size"] is None
     bare = Plan(images=(), destination=None, layers=())
     assert bare.as_json()["totals"] == {"fetch_bytes": 0, "pack_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"manifests":{"a":1}}',
+        b'{"manifests":[1]}',
+        b'{"manifests":[{"digest":"../v2"}]}',
+        b'{"manifests":[{"digest":7}]}',
+    ],
+    ids=lambda data: data[:30],
+)
+def test_what_is_no_index_names_nothing(data: bytes) -> None:
+    assert manifests_of(data) == ()
+
+
+def test_of_an_index_without_end_a_few_are_looked_at() -> None:
+    digests = [f"sha256:{number:064x}" for number in range(1000)]
+    found = manifests_of(json.dumps({"manifests": [{"digest": digest} for digest in digests]}).encode())
+    assert found == tuple(digests[:32])
