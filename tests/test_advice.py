@@ -185,3 +185,8 @@ def test_several_vaes(tmp_path: Path) -> None:
     assert advice(tmp_path / "a", one, NEW) == []
     [note] = advice(tmp_path / "b", {**one, **two}, NEW)
     assert "2 VAEs share one key" in note
+
+
+def test_what_holds_for_every_platform_is_said_once(tmp_path: Path) -> None:
+    one = advice(tmp_path / "one", XL, NEW, xl="sdxl")
+    assert one and advice(tmp_path / "two", XL, {**NEW, "platforms": ["linux/amd64", "linux/arm64"]}, xl="sdxl") == one

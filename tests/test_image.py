@@ -14,7 +14,17 @@ from fixtures.registry import MemoryBlob
 from layerbuild.compress import MEDIA_TYPES
 from layerbuild.destinations.layout import LayoutDestination
 from layerbuild.errors import LayerbuildError
-from layerbuild.image import CONFIG, CREATED, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
+from layerbuild.image import (
+    CONFIG,
+    CREATED,
+    INDEX,
+    MANIFEST,
+    BaseImage,
+    BuiltLayer,
+    config_json,
+    index_json,
+    manifest_json,
+)
 from layerbuild.model import Blob, Descriptor
 from layerbuild.schema import ImageConfig, Recipe
 
@@ -51,6 +61,18 @@ def test_bytes_are_frozen() -> None:
     assert sha256(data) == "5cfd163b7052bf156ea8e82dc00f40879df44780eb8728b47d3592c0d831f85d"
     manifest = manifest_json(recipe, None, [_layer("a"), _layer("b", "none")], _DESCRIPTOR)
     assert sha256(manifest) == "a7b2ca25ba0bc500bc59c1a04f9d7e54f4abec778aad473a7f20388a9c537ef6"
+
+
+def test_an_index_is_frozen() -> None:
+    manifests = [("linux/arm64/v8", _DESCRIPTOR), ("linux/amd64", _DESCRIPTOR)]
+    described = '{"mediaType":"%s","digest":"%s","size":2,"platform":' % (CONFIG, _DIGEST)  # noqa: UP031  # braces
+    expected = (
+        f'{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":['
+        f'{described}{{"architecture":"arm64","os":"linux","variant":"v8"}}}},'
+        f'{described}{{"architecture":"amd64","os":"linux"}}}}]'
+    )
+    assert index_json({}, manifests).decode() == expected + "}"
+    assert index_json({"b": "é", "a": "2"}, manifests).decode() == expected + ',"annotations":{"a":"2","b":"é"}}'
 
 
 def test_environment_keeps_the_bases_order_and_the_recipe_wins() -> None:

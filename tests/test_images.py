@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_undefined_variables_in_recipes_and_layers(tmp_path: Path) -> None:
         "layers/l.yaml:3: any.type: 't' is undefined",
         "layers/l.yaml:3: any.source: 'rev' is undefined",
     ]
-    assert "defined here: checkpoint, hf_home, image, n, webui" in found[0]
+    assert "defined here: architecture, checkpoint, hf_home, image, n, os, platform, webui" in found[0]
 
 
 def test_what_is_wrong_after_rendering_has_its_line(tmp_path: Path) -> None:
@@ -439,3 +440,107 @@ def test_a_recipe_uses_where_things_lie(tmp_path: Path) -> None:
 def test_a_hashed_model_stays_in_its_own_directory(tmp_path: Path, kind: str) -> None:
     layers = f"h:\n  kind: model\n  type: {kind}\n  source: file:x.pt\n  directory: elsewhere\n"
     assert "h.directory: the webui looks for a" in fault(tmp_path, BASE + "layers: [h]\n", layers)
+
+
+# --- platforms -------------------------------------------------------------------------------------
+
+_PLATFORMS = "platforms: [linux/arm64, linux/amd64]\n"
+
+
+def test_an_image_for_each_platform_and_one_index(tmp_path: Path) -> None:
+    recipe = (
+        "matrix: {a: [x, y]}\nname: 'i-{{ a }}'\nrepository: shared\ntags: ['{{ a }}']\n"
+        "platforms: [linux/arm/v7, linux/amd64]\nconfig: {env: {P: '{{ platform }} {{ os }} {{ architecture }}'}}\n"
+        "annotations: {same: '{{ os }}', other: '{{ architecture }}'}\n"
+    )
+    images = expanded(tmp_path, recipe)
+    assert [i.name for i in images] == ["i-x@linux/arm/v7", "i-x@linux/amd64", "i-y@linux/arm/v7", "i-y@linux/amd64"]
+    assert [i.title for i in images] == ["i-x", "i-x", "i-y", "i-y"]
+    assert {i.repository for i in images} == {"shared"}
+    first, second = images[:2]
+    assert first.recipe.platform == "linux/arm/v7" and first.recipe.platforms == []
+    assert [i.recipe.config.env["P"] for i in (first, second)] == ["linux/arm/v7 linux arm", "linux/amd64 linux amd64"]
+    assert first.index is not None and first.index == second.index
+    assert first.index.platforms == ("linux/arm/v7", "linux/amd64")
+    assert first.index.images == ("i-x@linux/arm/v7", "i-x@linux/amd64")
+    assert first.index.annotations == {"same": "linux"}
+    assert first.settings != second.settings
+
+
+def test_one_platform_in_a_list_is_the_same_as_platform(tmp_path: Path) -> None:
+    one = expanded(tmp_path / "a", "platform: linux/arm64\nhf_home: '/opt/{{ architecture }}'\n")
+    listed = expanded(tmp_path / "b", "platforms: [linux/arm64]\nhf_home: '/opt/{{ architecture }}'\n")
+    assert [replace(image, document=one[0].document) for image in listed] == list(one)
+    assert (one[0].name, one[0].index, one[0].target.hf_home) == ("r", None, "/opt/arm64")
+
+
+def test_what_does_not_depend_on_the_platform_is_one_use(tmp_path: Path) -> None:
+    layers = (
+        "tool-amd64: {kind: files, files: {/t: file:amd64}}\ntool-arm64: {kind: files, files: {/t: file:arm64}}\n"
+        "by-os: {kind: files, files: {/o: 'file:{{ os }}/{{ architecture }}'}}\n"
+    )
+    recipe = f"{BASE}{_PLATFORMS}layers: [clip, 'tool-{{{{ architecture }}}}', by-os]\n"
+    arm, amd = expanded(tmp_path, recipe, **{"layers/t.yaml": layers})
+    assert arm.uses[0] is amd.uses[0]
+    assert [use.pin_key for use in arm.uses] == ["clip", "tool-arm64", "by-os[architecture=arm64,os=linux]"]
+    assert [use.pin_key for use in amd.uses] == ["clip", "tool-amd64", "by-os[architecture=amd64,os=linux]"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("platform: linux/amd64\nplatforms: [linux/amd64]\n", "'platform' and 'platforms' are both given"),
+        ("name: '{{ 1 }}'\nplatform: linux/amd64\nplatforms: ['linux/{{ 1 }}']\n", "'platforms' are both given"),
+        ("platforms: []\n", "'platforms' is empty"),
+        ("platforms: [linux/amd64, linux/arm64, linux/amd64]\n", "platforms: linux/amd64 is listed twice"),
+        ("platforms: [linux/arm64, linux/arm64/v8]\n", "linux/arm64/v8 is listed twice, which is linux/arm64"),
+        ("vars: {a: amd64}\nplatforms: ['linux/{{ a }}', linux/amd64]\n", "linux/amd64 is listed twice"),
+        ("platforms: [linux]\n", "platforms.0: expected os/architecture"),
+        ("platforms: linux/amd64\n", "platforms: expected a list"),
+        ("platforms: ['{{ architecture }}']\n", "'architecture' is undefined"),
+        (f"name: 'i-{{{{ architecture }}}}'\n{_PLATFORMS}", "name: 'name' is not the same on every platform"),
+        (f"tags: ['{{{{ architecture }}}}']\n{_PLATFORMS}", "tags: 'tags' is not the same on every platform"),
+        (f"repository: '{{{{ architecture }}}}'\n{_PLATFORMS}", "'repository' is not the same on every platform"),
+        (
+            "annotations: {org.opencontainers.image.created: '2024-05-31'}\n",
+            "created: '2024-05-31' is no date and time",
+        ),
+        (
+            "vars: {v: x}\nannotations:\n  'dev.layerbuild.{{ v }}': y\n",
+            "'dev.layerbuild.x' is layerbuild's own annotation",
+        ),
+    ],
+)
+def test_platforms_and_annotations_that_make_no_sense(tmp_path: Path, recipe: str, message: str) -> None:
+    assert message in fault(tmp_path, recipe)
+
+
+@pytest.mark.parametrize("name", ["platform", "os", "architecture"])
+@pytest.mark.parametrize("section", ["vars: {%s: x}\n", "matrix: {%s: [x]}\n"])
+def test_variables_that_platforms_give(tmp_path: Path, name: str, section: str) -> None:
+    text = fault(tmp_path, section % name)
+    assert f"'{name}' is layerbuild's own variable" in text and "see 'platforms'" in text
+
+
+def test_twins_of_several_platforms(tmp_path: Path) -> None:
+    files = {"recipes/a.yaml": f"name: x\n{_PLATFORMS}tags: [v1]\n", "recipes/b.yaml": "name: x\ntags: [v2]\n"}
+    (twin,) = problems_of(tmp_path / "a", files)
+    assert "two images are called 'x'" in twin.message
+    files["recipes/b.yaml"] = "name: y\nrepository: x\ntags: [v1]\n"
+    (shared,) = problems_of(tmp_path / "b", files)
+    assert shared.message == "images x and y would both be x:v1"
+    # A matrix of architectures is no list of platforms.
+    files["recipes/b.yaml"] = "matrix: {a: [amd64, arm64]}\nname: z\nplatforms: ['linux/{{ a }}']\n"
+    assert "two images are called 'z'" in str(problems_of(tmp_path / "c", files)[0])
+
+
+def test_annotations_are_rendered(tmp_path: Path) -> None:
+    recipe = (
+        "vars: {commit: abc}\nannotations:\n  org.opencontainers.image.revision: '{{ commit }}'\n"
+        "  org.opencontainers.image.title: '{{ image.name }} for {{ platform }}'\n"
+    )
+    (image,) = expanded(tmp_path, recipe)
+    assert image.recipe.annotations == {
+        "org.opencontainers.image.revision": "abc",
+        "org.opencontainers.image.title": "r for linux/amd64",
+    }

@@ -15,7 +15,7 @@ from layerbuild.compose import compose
 from layerbuild.errors import DriftError, LockError
 from layerbuild.images import ImageDeclaration
 from layerbuild.locked import checked, drift, refuse
-from layerbuild.lockmodel import Lock, LockedImage
+from layerbuild.lockmodel import Lock, LockedImage, LockedIndex
 from layerbuild.model import Receipt
 from locks import made_up, sha_of, with_images
 
@@ -195,3 +195,57 @@ def test_long_lists_are_cut() -> None:
     with pytest.raises(DriftError, match=r"and 5 more"):
         refuse({"one": [f"line {number}" for number in range(25)]})
     refuse({})
+
+
+# --- several platforms -------------------------------------------------------------------------------
+
+_TWO = ("linux/amd64", "linux/arm64")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> tuple[ImageDeclaration, ...]:
+    recipe = "platforms: [linux/amd64, linux/arm64]\nlayers: [start]\n"
+    return images_of(tmp_path, {"layers/l.yaml": _LAYERS, "recipes/both.yaml": recipe})
+
+
+def _index(lock: Lock, *platforms: str) -> Lock:
+    return replace(lock, indexes={"both": LockedIndex(platforms=platforms)})
+
+
+def test_a_lock_of_several_platforms(several: tuple[ImageDeclaration, ...]) -> None:
+    bare = made_up(several)
+    lock = _index(with_images(bare, compose(several, bare)), *_TWO)
+    assert drift(several, lock) == []
+    assert [image.name for image in checked(several, several[1:], lock)] == ["both@linux/arm64"]
+    # What does not depend on the platform is one layer.
+    first, second = checked(several, several, lock)
+    assert first.layers == second.layers and first.layers[0].instance == second.layers[0].instance
+
+    found = {
+        "the index both is not in the lock": replace(lock, indexes={}),
+        "the index both was locked for linux/arm64, linux/amd64, the recipe says linux/amd64, linux/arm64": _index(
+            lock, *_TWO[::-1]
+        ),
+        "the index gone is in the lock, and no recipe makes it": replace(
+            lock, indexes={**lock.indexes, "gone": LockedIndex(platforms=_TWO)}
+        ),
+    }
+    for message, wrong in found.items():
+        assert drift(several, wrong) == [message]
+        if "gone" not in wrong.indexes:
+            with pytest.raises(DriftError, match=message):
+                checked(several, several, wrong)
+    less = replace(lock, images={"both@linux/arm64": lock.images["both@linux/arm64"]})
+    assert drift(several, less) == ["image both@linux/amd64 is not in the lock"]
+
+
+def test_an_index_whose_platforms_wait_is_no_drift(tmp_path: Path) -> None:
+    recipe = "platforms: [linux/amd64, linux/arm64]\nlayers: ['{{ architecture }}']\n"
+    layers = "amd64: {kind: files, files: {/a: file:a}}\narm64: {kind: files, files: {/b: file:b}}\n"
+    images = images_of(tmp_path, {"layers/l.yaml": layers, "recipes/both.yaml": recipe})
+    lock = made_up(images[:1])
+    lock = replace(with_images(lock, compose(images[:1], lock)), unlocked={"arm64": "no answer"})
+    assert drift(images, lock) == []
+    assert [image.name for image in checked(images, images[:1], lock)] == ["both@linux/amd64"]
+    with pytest.raises(LockError, match="unlocked: arm64: no answer"):
+        checked(images, images, lock)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from builders import SHA, sha256
 from layerbuild import locktext
 from layerbuild.errors import LockError
-from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
+from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer
 from layerbuild.lockparse import parse
 from layerbuild.model import Blob, Content, Directory, Facts, Pin, PinnedFile, Receipt
 from layerbuild.paths import unsafe_reason
@@ -92,6 +92,10 @@ LOCK = Lock(
         ),
         "bare": LockedImage(platform="linux/arm64/v8", settings=SHA["b"][:16], base=None, layers=()),
     },
+    indexes={
+        "acme/a1111": LockedIndex(platforms=("linux/arm64", "linux/amd64"), digest=f"sha256:{SHA['d']}"),
+        "other": LockedIndex(platforms=("linux/amd64", "linux/arm/v7")),
+    },
     unlocked={"base:docker.io/x:1": "no answer\nfrom it: =======\n======= twice"},
 )
 TEXT = locktext.dump(LOCK)
@@ -121,6 +125,12 @@ def test_an_empty_lock() -> None:
     assert parse(locktext.dump(Lock())) == Lock()
 
 
+def test_a_lock_without_indexes_is_as_it_was_before_there_were_any() -> None:
+    text = locktext.dump(replace(LOCK, indexes={}))
+    assert "indexes" not in text and text == TEXT[: TEXT.index("indexes:")] + TEXT[TEXT.index("unlocked:") :]
+    assert parse(text) == replace(LOCK, indexes={})
+
+
 def test_the_text_is_meant_to_be_reviewed() -> None:
     assert TEXT.startswith("# ")
     assert TEXT.endswith("\n")
@@ -136,6 +146,7 @@ def test_the_text_is_meant_to_be_reviewed() -> None:
         "files:",
         "receipts:",
         "images:",
+        "indexes:",
         "unlocked:",
     ]
 
@@ -150,6 +161,7 @@ def test_the_order_is_that_of_the_names() -> None:
         files=turned(dict(LOCK.files)),  # type: ignore[arg-type]
         receipts=turned(dict(LOCK.receipts)),  # type: ignore[arg-type]
         images=turned(dict(LOCK.images)),  # type: ignore[arg-type]
+        indexes=turned(dict(LOCK.indexes)),  # type: ignore[arg-type]
         unlocked=LOCK.unlocked,
     )
     assert locktext.dump(other) == TEXT
@@ -203,6 +215,12 @@ DAMAGES = [
     ("  - links/a1111@pending", "  - 3", "images.acme/a1111.layers.1"),
     ("    manifest: sha256:", "    manifest: ", "images.acme/a1111.manifest"),
     ("    layers: []", "    layers: {}", "images.bare.layers"),
+    ("platforms: [linux/arm64, linux/amd64]", "platforms: linux/arm64", "indexes.acme/a1111.platforms"),
+    ("platforms: [linux/arm64, linux/amd64]", "platforms: [linux/arm64, 3]", "indexes.acme/a1111.platforms.1"),
+    ("platforms: [linux/arm64, linux/amd64]", "platforms: [linux/arm64]", "indexes.acme/a1111.platforms"),
+    ("platforms: [linux/arm64, linux/amd64]", "platforms: [linux/a, linux/a]", "indexes.acme/a1111.platforms"),
+    ("    digest: sha256:dd", "    digest: dd", "indexes.acme/a1111.digest"),
+    ("  other:\n", "  other:\n    manifest: x\n", "indexes.other.manifest"),
     ("unlocked:\n", "unlocked:\n  a: 3\n", "unlocked.a"),
     ("receipts:\n", "receipts: 3\nunlocked: {}\nimages:\n", "receipts"),
 ]
@@ -314,6 +332,8 @@ def locks(draw: st.DrawFn) -> Lock:
         layers=st.lists(WORDS, max_size=3).map(tuple),
         manifest=maybe(DIGESTS),
     )
+    several = st.lists(WORDS, min_size=2, max_size=3, unique=True).map(tuple)
+    indexes = st.builds(LockedIndex, platforms=several, digest=maybe(DIGESTS))
     receipts = {
         key: Receipt(key=key, diff_id=draw(DIGESTS), size=draw(SIZES), blobs=tuple(draw(st.lists(BLOBS, max_size=2))))
         for key in draw(st.lists(HEX64, max_size=2))
@@ -324,6 +344,7 @@ def locks(draw: st.DrawFn) -> Lock:
         files=draw(st.dictionaries(HEX64, FACTS, max_size=2)),
         receipts=receipts,
         images=draw(st.dictionaries(WORDS, images, max_size=2)),
+        indexes=draw(st.dictionaries(WORDS, indexes, max_size=2)),
         unlocked=draw(st.dictionaries(WORDS, WORDS, max_size=2)),
     )
 

@@ -14,8 +14,8 @@ from layerbuild.buckets import Buckets
 from layerbuild.compose import compose
 from layerbuild.errors import UsageError
 from layerbuild.images import ImageDeclaration
-from layerbuild.lockmodel import Lock, LockedBase
-from layerbuild.selection import changed, select
+from layerbuild.lockmodel import Lock, LockedBase, LockedIndex
+from layerbuild.selection import changed, refuse_parts, select
 from locks import made_up, with_images
 
 _LABELLED = """
@@ -137,3 +137,45 @@ def test_a_hash_cache_that_nobody_could_make_yet(locked: tuple[tuple[ImageDeclar
     images, lock = locked
     waiting = _image(layers=(*lock.images["one"].layers[:-1], "hash-cache/one@pending"))(lock)
     assert [image.name for image in changed(images, waiting, waiting)] == ["one"]
+
+
+# --- several platforms -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def platforms(tmp_path: Path) -> tuple[ImageDeclaration, ...]:
+    """An image for two platforms, and one for one."""
+    both = "platforms: [linux/amd64, linux/arm64]\nconfig: {labels: {arch: '{{ architecture }}'}}\n"
+    return images_of(tmp_path, {"recipes/both.yaml": both, "recipes/one.yaml": "name: one\n"})
+
+
+def test_platforms_by_name(platforms: tuple[ImageDeclaration, ...]) -> None:
+    both = ["both@linux/amd64", "both@linux/arm64"]
+    assert names(platforms) == [*both, "one"]
+    assert names(platforms, "both") == names(platforms, "b?th") == names(platforms, "both@*") == both
+    assert names(platforms, "*@linux/arm64") == names(platforms, labels=("arch=arm64",)) == both[1:]
+    with pytest.raises(UsageError) as caught:
+        names(platforms, "both@linux/arm")
+    assert caught.value.hint == "images: both, one; did you mean 'both@linux/arm64'?"
+
+
+def test_a_part_of_an_index_is_refused(platforms: tuple[ImageDeclaration, ...]) -> None:
+    refuse_parts(platforms)
+    refuse_parts(platforms[2:])
+    refuse_parts(())
+    with pytest.raises(UsageError, match="of both every platform is pushed, or none: linux/amd64 is not chosen"):
+        refuse_parts(platforms[1:])
+
+
+def test_an_index_changes_with_each_of_its_images(platforms: tuple[ImageDeclaration, ...]) -> None:
+    lock = made_up(platforms)
+    order = ("linux/amd64", "linux/arm64")
+    lock = replace(with_images(lock, compose(platforms, lock)), indexes={"both": LockedIndex(platforms=order)})
+    arm = replace(lock.images["both@linux/arm64"], settings="0" * 16)
+    other = replace(lock, images={**lock.images, "both@linux/arm64": arm})
+    turned = replace(lock, indexes={"both": LockedIndex(platforms=order[::-1])})
+    assert changed(platforms, lock, lock) == ()
+    for now in (other, turned, replace(lock, indexes={})):
+        assert [image.name for image in changed(platforms, now, lock)] == ["both@linux/amd64", "both@linux/arm64"]
+    # One that was chosen by itself stays alone.
+    assert [image.name for image in changed(platforms[1:2], other, lock)] == ["both@linux/arm64"]

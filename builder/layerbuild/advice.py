@@ -37,19 +37,20 @@ class Advice:
 
 
 def advise(images: Sequence[ComposedImage], lock: Lock) -> list[Advice]:
-    """Everything that can be said of `images` before they are built."""
-    return [
-        Advice(image=image.name, message=message, hint=hint)
+    """Everything that can be said of `images` before they are built; once of all platforms of one."""
+    found = (
+        Advice(image=image.title, message=message, hint=hint)
         for image in images
-        for found in (
+        for said in (
             _missing(image, lock),
             _vaes(image),
             _cache_file(image),
             _cache_directory(image),
             _variables(image),
         )
-        for message, hint in found
-    ]
+        for message, hint in said
+    )
+    return list(dict.fromkeys(found))
 
 
 Found = Iterator[tuple[str, str]]

@@ -71,6 +71,14 @@ class BaseSource(Protocol):
     def platforms(self) -> dict[str, str]:
         """Digests of the image manifests, by platform: every one of an index, or the only one."""
 
+    def index(self) -> tuple[bytes, dict[str, str]] | None:
+        """The index that the reference names, and the digests of its image manifests by platform; None where it
+        names the manifest of an image.
+
+        Raises:
+            SourceError: what is there makes no sense.
+        """
+
     def manifests(self) -> tuple[str, ...]:
         """Digests of the image manifests, in their order: of an index, or the only one. No config is read.
 
@@ -136,11 +144,14 @@ class _Base:
         media_type, data = self._backend.top()
         document = read_document(media_type, data, self.reference)
         if media_type in INDEXES:
-            found: dict[str, str] = {}
-            for offered, digest in self._offers(document):
-                found.setdefault(_platform(offered), digest)
-            return found
+            return self._by_platform(document)
         return {_platform(read_object(self.config(data), self.reference)): f"sha256:{sha256_hex(data)}"}
+
+    def index(self) -> tuple[bytes, dict[str, str]] | None:
+        """See `BaseSource.index`."""
+        media_type, data = self._backend.top()
+        document = read_document(media_type, data, self.reference)
+        return (data, self._by_platform(document)) if media_type in INDEXES else None
 
     def manifests(self) -> tuple[str, ...]:
         """See `BaseSource.manifests`."""
@@ -177,6 +188,12 @@ class _Base:
     def stored_size(self, digest: str) -> int | None:
         """See `BaseSource.stored_size`."""
         return self._backend.stored_size(digest)
+
+    def _by_platform(self, index: Mapping[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for offered, digest in self._offers(index):
+            found.setdefault(_platform(offered), digest)
+        return found
 
     def _choose(self, index: Mapping[str, Any], platform: str) -> str:
         available = []

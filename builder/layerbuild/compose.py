@@ -53,6 +53,11 @@ class ComposedImage:
         return self.declaration.name
 
     @property
+    def title(self) -> str:
+        """What its recipe calls it, whatever the platform."""
+        return self.declaration.title
+
+    @property
     def repository(self) -> str:
         """Where it lands at a destination."""
         return self.declaration.repository

@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerbuild.annotations import OWN
 from layerbuild.compress import MEDIA_TYPES
 from layerbuild.errors import LayerbuildError
 from layerbuild.model import Blob, Descriptor
 from layerbuild.schema import ImageConfig, Recipe
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 CREATED = "1980-01-02T00:00:00Z"
 
-KEY_ANNOTATION = "dev.layerbuild.key"
-DIFF_ID_ANNOTATION = "dev.layerbuild.diff-id"
-ENCODING_ANNOTATION = "dev.layerbuild.encoding"
+KEY_ANNOTATION = f"{OWN}key"
+DIFF_ID_ANNOTATION = f"{OWN}diff-id"
+ENCODING_ANNOTATION = f"{OWN}encoding"
 """What packed a compressed layer (`model.Blob.encoding`). Like its siblings a claim, to who reads it."""
 
 _DOCKER_LAYERS = {
@@ -101,15 +103,12 @@ def config_json(recipe: Recipe, env: Mapping[str, str], base: BaseImage | None, 
     Args:
         env: variables that the layers themselves ask for; the recipe's own win.
     """
-    os_name, architecture, *variant = recipe.platform.split("/")
     below: Mapping[str, Any] = base.config if base else {}
     rootfs: Mapping[str, Any] = below.get("rootfs") or {}
     base_diff_ids = list(rootfs.get("diff_ids") or ())
     config = {
         "created": CREATED,
-        "architecture": architecture,
-        "os": os_name,
-        **({"variant": variant[0]} if variant else {}),
+        **_platform(recipe.platform),
         "config": _runtime(recipe.config, env, below.get("config") or {}),
         "rootfs": {"type": "layers", "diff_ids": base_diff_ids + [layer.diff_id for layer in layers]},
         "history": _history(below, len(base_diff_ids), layers),
@@ -168,6 +167,26 @@ def manifest_json(recipe: Recipe, base: BaseImage | None, layers: Sequence[Built
         **({"annotations": dict(sorted(annotations.items()))} if annotations else {}),
     }
     return _json(manifest)
+
+
+def index_json(annotations: Mapping[str, str], manifests: Sequence[tuple[str, Descriptor]]) -> bytes:
+    """An index (OCI image-spec 1.1, image-index.md).
+
+    Args:
+        manifests: platform and descriptor of each image's manifest, in their order.
+    """
+    index = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [{**described.as_json(), "platform": _platform(platform)} for platform, described in manifests],
+        **({"annotations": dict(sorted(annotations.items()))} if annotations else {}),
+    }
+    return _json(index)
+
+
+def _platform(platform: str) -> dict[str, str]:
+    os_name, architecture, *variant = platform.split("/")
+    return {"architecture": architecture, "os": os_name, **({"variant": variant[0]} if variant else {})}
 
 
 def _json(value: Any) -> bytes:

@@ -138,7 +138,7 @@ class LayerMaker:
 
     def derived(self) -> None:
         """The links and hash-cache layers."""
-        name = self.image.name
+        name = self.image.title
         if self.links:
             self._derive(links.links(self.links, self.target, name), "links")
         checkpoint = self.target.checkpoint

@@ -8,20 +8,31 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerbuild.annotations import fault
+from layerbuild.declared import ImageDeclaration, IndexDeclaration, LayerUse
 from layerbuild.errors import Problem, ProjectError
-from layerbuild.model import Target, canonical_json, sha256_hex
+from layerbuild.model import Target
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.render import has_markup, render_data, render_file, strings
-from layerbuild.schema import FilesLayer, FileSpec, Layer, ModelLayer, Recipe, WebuiLayer
-from layerbuild.targets import Report, builtins_of, check_provider, flavor_of, target_of, version_of
+from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe, WebuiLayer
+from layerbuild.targets import (
+    Report,
+    builtins_of,
+    check_provider,
+    flavor_of,
+    platform_variables,
+    target_of,
+    version_of,
+)
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden
 from layerbuild.yamlfile import Document, KeyPath
+
+__all__ = ["ImageDeclaration", "IndexDeclaration", "LayerUse", "expand"]
 
 _IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 """A path component of a repository name (OCI distribution-spec 1.1, "Pulling manifests")."""
@@ -29,73 +40,32 @@ _IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerUse:
-    """A layer as one image uses it.
-
-    Attributes:
-        name: as the recipe names it.
-        pin_key: its name in the lock: the name, and the recipe's variables that its sources depend on.
-        layer: rendered and checked; templates are already text.
-        document, path: where it is declared, for messages.
-    """
-
-    name: str
-    pin_key: str
-    layer: Layer
-    document: Document = field(compare=False, repr=False)
-    path: KeyPath = field(compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDeclaration:
-    """One image: a recipe with one choice of its matrix. `recipe` has neither matrix nor variables any more."""
-
-    name: str
-    recipe: Recipe
-    document: Document = field(repr=False)
-    uses: tuple[LayerUse, ...]
-    target: Target
-
-    @property
-    def repository(self) -> str:
-        """Where the image lands below a destination's prefix. Moves no byte of the image."""
-        return self.name if self.recipe.repository is None else self.recipe.repository
-
-    @cached_property
-    def settings(self) -> str:
-        """16 hex digits over what shapes the image besides its base and its layers."""
-        recipe = self.recipe
-        value = {
-            "annotations": recipe.annotations,
-            "compression": recipe.compression,
-            "config": recipe.config.model_dump(mode="json"),
-            "hf_home": self.target.hf_home,
-            "cache": [recipe.webui.cache_file, recipe.webui.cache_dir] if recipe.webui else [],
-        }
-        return sha256_hex(canonical_json(value).encode())[:16]
-
-
 def expand(project: Project) -> tuple[ImageDeclaration, ...]:
-    """Every image of the project, in the order of recipe files and matrix values.
+    """Every image of the project, in the order of recipe files, matrix values and platforms.
 
     Raises:
         ProjectError: everything that is wrong, together.
     """
     expander = _Expander(project)
-    images = [image for document in project.recipes for image in expander.recipe(document)]
-    expander.refuse_twins(images)
-    expander.refuse_shared_tags(images)
+    groups = [group for document in project.recipes for group in expander.recipe(document)]
+    expander.refuse_twins([group[0] for group in groups])
+    expander.refuse_shared_tags([group[0] for group in groups])
     if expander.problems:
         raise ProjectError(list(dict.fromkeys(expander.problems)))
-    return tuple(images)
+    return tuple(image for group in groups for image in group)
 
 
 _VARIABLES = frozenset({"matrix", "vars"})
 """Keys of a recipe that no image has: a matrix of a thousand values is not copied into a thousand images."""
 
-_FIRST = frozenset({"name", "base", "platform", "webui", "hf_home", "owner"})
-"""Keys of a recipe that know its own variables only; from them follow those of `project.BUILTINS`."""
+_PLATFORM = frozenset({"platform", "platforms"})
+"""Keys of a recipe that know its own variables only; from them follow those of `project.PLATFORM_VARIABLES`."""
+
+_FIRST = frozenset({"name", "base", "webui", "hf_home", "owner"})
+"""Keys of a recipe that know no more than these; from them follow the others of `project.BUILTINS`."""
+
+_ONE_FOR_ALL = ("name", "repository", "tags")
+"""Keys of a recipe by which its platforms are found together."""
 
 
 class _Expander:
@@ -104,48 +74,89 @@ class _Expander:
         self.problems: list[Problem] = []
         self._cache: dict[tuple[str, str], LayerUse | None] = {}
 
-    def recipe(self, document: Document) -> Iterator[ImageDeclaration]:
+    def recipe(self, document: Document) -> Iterator[tuple[ImageDeclaration, ...]]:
+        """The images of each choice of the matrix, one for each platform."""
         raw: dict[str, Any] = document.data
         matrix = raw.get("matrix") or {}
         markup = frozenset(k for k, v in raw.items() if any(map(has_markup, strings(v))))
         for values in itertools.product(*matrix.values()):
             variables = {**(raw.get("vars") or {}), **dict(zip(matrix, values, strict=True))}
-            image = self._image(document, raw, markup, variables)
-            if image is not None:
-                yield image
+            platforms = self._platforms(document, raw, variables)
+            images = [self._image(document, raw, markup, variables, platform) for platform in platforms]
+            whole = tuple(image for image in images if image is not None)
+            if whole and len(whole) == len(images):
+                yield self._together(whole, platforms)
+
+    def _reporter(self, document: Document) -> Report:
+        def report(path: KeyPath, message: str, hint: str | None) -> None:
+            self.problems.append(document.problem(path, message, hint))
+
+        return report
+
+    def _platforms(self, document: Document, raw: dict[str, Any], variables: dict[str, Any]) -> Sequence[str]:
+        """The platforms of a recipe; none if something is wrong with them."""
+        given = {key: raw[key] for key in _PLATFORM & raw.keys()}
+        before = len(self.problems)
+        rendered = render_data(given, variables, self._reporter(document))
+        recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
+        self.problems += found
+        return (recipe.platforms or [recipe.platform]) if recipe is not None else ()
+
+    def _together(self, images: tuple[ImageDeclaration, ...], platforms: Sequence[str]) -> tuple[ImageDeclaration, ...]:
+        """The images of one recipe, as those of one index if there are several."""
+        first, *others = images
+        if not others:
+            return images
+        report = self._reporter(first.document)
+        for key in _ONE_FOR_ALL:
+            said = [image.name if key == "name" else getattr(image.recipe, key) for image in images]
+            if any(value != said[0] for value in said):
+                hint = "leave platform, os and architecture out of it: one index stands for all platforms"
+                report((key,), f"{key!r} is not the same on every platform", hint)
+        annotations = {
+            key: text
+            for key, text in first.recipe.annotations.items()
+            if all(image.recipe.annotations.get(key) == text for image in others)
+        }
+        index = IndexDeclaration(name=first.name, platforms=tuple(platforms), annotations=annotations)
+        return tuple(replace(image, name=name, index=index) for image, name in zip(images, index.images, strict=True))
 
     def _image(
-        self, document: Document, raw: dict[str, Any], markup: frozenset[str], variables: dict[str, Any]
+        self,
+        document: Document,
+        raw: dict[str, Any],
+        markup: frozenset[str],
+        variables: dict[str, Any],
+        platform: str,
     ) -> ImageDeclaration | None:
         before = len(self.problems)
         fallback = Path(document.file).stem
-
-        def report(path: KeyPath, message: str, hint: str | None) -> None:
-            self.problems.append(document.problem(path, message, hint))
+        report = self._reporter(document)
+        variables = {**variables, **platform_variables(platform)}
 
         def render(keys: Iterable[str], context: Mapping[str, Any]) -> dict[str, Any]:
             return {k: render_data(v, context, report, (k,)) if k in markup else v for k, v in raw.items() if k in keys}
 
         # Where things lie comes first: every other string may use it.
-        rendered = render(_FIRST, variables)
+        rendered = {**render(_FIRST, variables), "platform": platform}
         place, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         settled = place or Recipe()
         name, target = settled.name or fallback, target_of(settled)
         context = {**variables, **builtins_of(name, settled, target)}
-        rendered |= render(raw.keys() - _FIRST - _VARIABLES, context)
+        rendered |= render(raw.keys() - _PLATFORM - _FIRST - _VARIABLES, context)
         recipe, found = check(Recipe, rendered, document, ()) if len(self.problems) == before else (None, [])
         self.problems += found
         if recipe is None:
             return None
-        self._check_names(name, recipe, report)
+        self._check_texts(name, recipe, report)
         uses = self._uses(recipe, document, context)
         target = self._finish_target(recipe, target, uses, report)
         if len(self.problems) > before:
             return None
         return ImageDeclaration(name=name, recipe=recipe, document=document, uses=tuple(uses), target=target)
 
-    def _check_names(self, name: str, recipe: Recipe, report: Report) -> None:
+    def _check_texts(self, name: str, recipe: Recipe, report: Report) -> None:
         hint = "lower-case letters, digits, and single '.', '_' or '-' between"
         if not _IMAGE_NAME.fullmatch(name):
             report(("name",), f"{name!r} is no image name", hint)
@@ -154,6 +165,10 @@ class _Expander:
         for i, tag in enumerate(recipe.tags):
             if not _TAG.fullmatch(tag):
                 report(("tags", i), f"{tag!r} is no tag", "letters, digits, '_', '.' and '-', at most 128")
+        for key, value in recipe.annotations.items():
+            wrong = fault(key, value)
+            if wrong is not None:
+                report(("annotations", key), *wrong)
 
     def _uses(self, recipe: Recipe, document: Document, context: Mapping[str, Any]) -> list[LayerUse]:
         uses = []
@@ -234,10 +249,10 @@ class _Expander:
         """Two images of one name would overwrite each other."""
         seen: dict[str, ImageDeclaration] = {}
         for image in images:
-            other = seen.setdefault(image.name, image)
+            other = seen.setdefault(image.title, image)
             if other is not image:
                 hint = "let 'name' use every variable of the matrix, e.g. name: 'a1111-{{ checkpoint }}'"
-                message = f"two images are called {image.name!r}" + (
+                message = f"two images are called {image.title!r}" + (
                     f" (the other is in {other.document.file})" if other.document is not image.document else ""
                 )
                 self.problems.append(image.document.problem(("name",), message, hint))
@@ -249,7 +264,7 @@ class _Expander:
         for image in images:
             for i, tag in enumerate(image.recipe.tags):
                 other = seen.setdefault((image.repository, tag), image)
-                if other.name != image.name:
+                if other.title != image.title:
                     hint = "let 'tags' or 'repository' use every variable of the matrix, or leave 'tags' out"
-                    message = f"images {other.name} and {image.name} would both be {image.repository}:{tag}"
+                    message = f"images {other.title} and {image.title} would both be {image.repository}:{tag}"
                     self.problems.append(image.document.problem(("tags", i), message, hint))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.errors import DriftError, LockError
-from layerbuild.images import ImageDeclaration, LayerUse
+from layerbuild.images import ImageDeclaration, IndexDeclaration, LayerUse
 from layerbuild.kinds.requests import declaration_digest, requests
 from layerbuild.lockmodel import PENDING, Lock
 
@@ -100,7 +100,20 @@ def _faults_of_image(image: ImageDeclaration, lock: Lock) -> list[str]:
         found.append(f"image {image.name} was locked on another base than {base}")
     elif entry.settings != image.settings:
         found.append(f"image {image.name} has another config, compression or annotations than when it was locked")
+    elif image.index is not None:
+        found += _faults_of_index(image.index, lock)
     return found
+
+
+def _faults_of_index(index: IndexDeclaration, lock: Lock) -> list[str]:
+    locked = lock.indexes.get(index.name)
+    if locked is None:
+        # Where a platform could not be locked, neither could the index.
+        return [f"the index {index.name} is not in the lock"] if set(index.images) <= set(lock.images) else []
+    if locked.platforms != index.platforms:
+        was, now = ", ".join(locked.platforms), ", ".join(index.platforms)
+        return [f"the index {index.name} was locked for {was}, the recipe says {now}"]
+    return []
 
 
 def differences(image: ComposedImage, lock: Lock) -> list[str]:
@@ -155,6 +168,10 @@ def drift(images: Sequence[ImageDeclaration], lock: Lock) -> list[str]:
     found += [
         f"image {name} is in the lock, and no recipe makes it"
         for name in sorted(set(lock.images) - {i.name for i in images})
+    ]
+    indexes = {image.index.name for image in images if image.index is not None}
+    found += [
+        f"the index {name} is in the lock, and no recipe makes it" for name in lock.indexes if name not in indexes
     ]
     found += [f"{name} is under 'unlocked', and nothing uses it" for name in lock.unlocked if name not in uses | bases]
     found += [f"the receipt {key[:16]} belongs to no layer" for key in lock.receipts if key not in keys]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from layerbuild.buckets import Buckets
 from layerbuild.model import Directory, Facts, Pin, Receipt
@@ -50,6 +50,18 @@ class LockedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LockedIndex:
+    """Images for several platforms under one name, and what the index over them became.
+
+    `platforms` are in the order of the recipe. `digest` is None until every one of them was composed
+    once.
+    """
+
+    platforms: tuple[str, ...]
+    digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lock:
     """The whole lock.
 
@@ -57,7 +69,8 @@ class Lock:
         layers: by pin key.
         files: facts by sha256.
         receipts: by key.
-        images: by name.
+        images: by name, with the platform where there are several: `NAME@os/architecture`.
+        indexes: by name; only of images for several platforms.
         unlocked: what could not be reached, and why: a pin key, or `base:REFERENCE`.
     """
 
@@ -65,7 +78,25 @@ class Lock:
     files: Mapping[str, Facts] = field(default_factory=dict)
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
     images: Mapping[str, LockedImage] = field(default_factory=dict)
+    indexes: Mapping[str, LockedIndex] = field(default_factory=dict)
     unlocked: Mapping[str, str] = field(default_factory=dict)
+
+
+def platform_name(name: str, platform: str) -> str:
+    """What one of several platforms of an image is called."""
+    return f"{name}@{platform}"
+
+
+def forgetting(
+    indexes: Mapping[str, LockedIndex], before: Mapping[str, LockedImage], now: Mapping[str, LockedImage]
+) -> dict[str, LockedIndex]:
+    """`indexes` without the digests of those of which an image is another `now` than it was `before`."""
+    return {
+        name: replace(index, digest=None)
+        if any(now.get(one) != before.get(one) for one in (platform_name(name, p) for p in index.platforms))
+        else index
+        for name, index in indexes.items()
+    }
 
 
 def layer_line(kind: str, label: str, key: str | None) -> str:

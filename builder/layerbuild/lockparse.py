@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from layerbuild import yamlfile
 from layerbuild.buckets import SLOTS, Buckets
 from layerbuild.errors import LockError, ProjectError
-from layerbuild.lockmodel import VERSION, Lock, LockedBase, LockedImage, LockedLayer
+from layerbuild.lockmodel import VERSION, Lock, LockedBase, LockedImage, LockedIndex, LockedLayer
 from layerbuild.model import Blob, Content, Directory, Facts, Pin, PinnedFile, Receipt
 from layerbuild.paths import unsafe_reason
 from layerbuild.yamlfile import KeyPath
@@ -43,12 +43,13 @@ def parse(text: str, name: str = "lockfile.yaml") -> Lock:
         if type(version) is int and version > VERSION:
             raise LockError(f"{name} has version {version}, this layerbuild knows {VERSION}", hint="update layerbuild")
         raise reader.fail(("version",), f"the number {VERSION} is expected")
-    reader.only((), data, {"version", "layers", "files", "receipts", "images", "unlocked"})
+    reader.only((), data, {"version", "layers", "files", "receipts", "images", "indexes", "unlocked"})
     return Lock(
         layers=reader.section("layers", reader.layer),
         files=reader.section("files", reader.facts),
         receipts=reader.section("receipts", reader.receipt),
         images=reader.section("images", reader.image),
+        indexes=reader.section("indexes", reader.index),
         unlocked=reader.section("unlocked", reader.text),
     )
 
@@ -221,6 +222,14 @@ class _Reader:
             layers=self.items((*path, "layers"), data.get("layers"), self.text),
             manifest=self.maybe(path, data, "manifest", self.digest),
         )
+
+    def index(self, path: KeyPath, value: Any) -> LockedIndex:
+        data = self.mapping(path, value)
+        self.only(path, data, {"platforms", "digest"})
+        platforms = self.items((*path, "platforms"), data.get("platforms"), self.text)
+        if len(set(platforms)) != len(platforms) or len(platforms) < 2:
+            raise self.fail((*path, "platforms"), "several platforms are expected, each once")
+        return LockedIndex(platforms=platforms, digest=self.maybe(path, data, "digest", self.digest))
 
     def buckets(self, path: KeyPath, value: Any) -> Buckets:
         data = self.mapping(path, value)

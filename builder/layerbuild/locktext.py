@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from layerbuild.errors import LockError
-from layerbuild.lockmodel import VERSION, Lock, LockedImage, LockedLayer
+from layerbuild.lockmodel import VERSION, Lock, LockedImage, LockedIndex, LockedLayer
 from layerbuild.lockparse import RESTORE, parse
 from layerbuild.model import Directory, Facts, Pin, Receipt
 
@@ -54,6 +54,8 @@ def dump(lock: Lock) -> str:
         _section("files", lock.files, _facts),
         _section("receipts", lock.receipts, _receipt),
         _section("images", lock.images, _image),
+        # Most projects have none: their locks stay as they were before there were any.
+        _section("indexes", lock.indexes, _index) if lock.indexes else (),
         _section("unlocked", lock.unlocked, lambda reason: reason),
     )
     return "".join((_HEAD, _yaml({"version": VERSION}), *(piece for section in sections for piece in section)))
@@ -129,6 +131,10 @@ def _image(image: LockedImage) -> dict[str, Any]:
         fields["buckets"] = _Flow(threshold=image.buckets.threshold, bits=image.buckets.bits)
     fields["layers"] = list(image.layers)
     return {**fields, **_some(manifest=image.manifest)}
+
+
+def _index(index: LockedIndex) -> dict[str, Any]:
+    return {"platforms": _FlowList(index.platforms), **_some(digest=index.digest)}
 
 
 def _directory(directory: Directory | None) -> Any:

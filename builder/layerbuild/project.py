@@ -163,7 +163,10 @@ def check_layer(
     return layer, problems
 
 
-BUILTINS = ("webui", "hf_home", "image")
+PLATFORM_VARIABLES = ("platform", "os", "architecture")
+"""Those of `BUILTINS` that every string of a recipe may use, but its `platform` and `platforms`."""
+
+BUILTINS = ("webui", "hf_home", "image", *PLATFORM_VARIABLES)
 """Variables that every layer may use and nobody may define."""
 
 
@@ -174,7 +177,9 @@ def _check_variables(raw: Any, document: Document, path: KeyPath) -> Iterator[Pr
         for name, value in variables.items():
             here: KeyPath = (*path, section, name)
             if name in BUILTINS:
-                yield document.problem(here, f"{name!r} is layerbuild's own variable", "choose another name")
+                hint = "it says what an image is for, see 'platforms'; choose another name"
+                hint = hint if name in PLATFORM_VARIABLES else "choose another name"
+                yield document.problem(here, f"{name!r} is layerbuild's own variable", hint)
             elif not name.isascii() or not name.isidentifier():
                 yield document.problem(here, "not a variable name", "use letters, digits and '_'")
             places = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from layerbuild.fields import (
     AbsolutePath,
@@ -274,15 +274,21 @@ class Recipe(_Strict):
     vars: dict[str, Scalar] = Field(default_factory=dict, description="Further variables for {{ }}.")
     base: str = Field(default="scratch", description="Base image reference, oci:DIR:NAME:TAG, or scratch.")
     platform: Platform = Field(default="linux/amd64", description="os/architecture[/variant]")
+    platforms: list[Platform] = Field(
+        default_factory=list,
+        description="Instead of 'platform': an image for each, in this order, and one OCI index over them.",
+    )
     webui: WebuiTarget | None = Field(default=None, description="Where the webui lies; needed for models.")
     hf_home: Directory = Field(default="/opt/huggingface", description="HF_HOME of the image.")
     layers: list[str] = Field(default_factory=list, description="Names from layers/ or the catalog. '' is skipped.")
     config: ImageConfig = Field(default_factory=ImageConfig, description="The image's runtime configuration.")
-    annotations: dict[str, str] = Field(default_factory=dict, description="Manifest annotations.")
+    annotations: dict[str, str] = Field(
+        default_factory=dict, description="Annotations of the manifest, and of the index."
+    )
     repository: str | None = Field(
         default=None, description="Where an image lands: PREFIX/REPOSITORY:TAG. Default: its name."
     )
-    tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of the manifest digest.")
+    tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of its digest.")
     compression: Literal["zstd", "gzip"] = Field(default="zstd", description="Of all layers but weights.")
     stacking: Literal["software-first", "weights-first"] = Field(
         default="software-first", description="What lies lowest, and is shared by most chains of layers."
@@ -290,6 +296,26 @@ class Recipe(_Strict):
     owner: OwnerSpec = Field(
         default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."
     )
+
+    @field_validator("platforms")
+    @classmethod
+    def _each_platform_once(cls, value: list[str]) -> list[str]:
+        seen: dict[str, str] = {}
+        for platform in value:
+            plain = platform.replace("/arm64/v8", "/arm64")
+            if plain in seen:
+                same = f", which is {seen[plain]}" if seen[plain] != platform else ""
+                raise ValueError(f"{platform} is listed twice{same}")
+            seen[plain] = platform
+        return value
+
+    @model_validator(mode="after")
+    def _platform_or_platforms(self) -> Recipe:
+        if {"platform", "platforms"} <= self.model_fields_set:
+            raise ValueError("'platform' and 'platforms' are both given: keep one")
+        if "platforms" in self.model_fields_set and not self.platforms:
+            raise ValueError("'platforms' is empty: name one, or leave it out")
+        return self
 
 
 def json_schema(what: Literal["layers", "recipe"]) -> dict[str, Any]:

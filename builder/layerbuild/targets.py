@@ -117,4 +117,11 @@ def builtins_of(name: str, recipe: Recipe, target: Target) -> dict[str, Any]:
         },
         "hf_home": target.hf_home,
         "image": {"name": name, "platform": recipe.platform},
+        **platform_variables(recipe.platform),
     }
+
+
+def platform_variables(platform: str) -> dict[str, str]:
+    """The values of `project.PLATFORM_VARIABLES`."""
+    os_name, architecture, *_ = platform.split("/")
+    return {"platform": platform, "os": os_name, "architecture": architecture}

@@ -200,17 +200,27 @@ def test_a_name_with_a_host_stays_one(tmp_path: Path) -> None:
     assert entry["annotations"]["io.containerd.image.name"] == "ghcr.io/acme/a:1"
 
 
-def test_an_index_is_no_image_for_docker(tmp_path: Path) -> None:
-    image = make_image()
-    described = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.manifest)}
-    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [described]}).encode()
+def test_of_an_index_docker_has_the_first_image(tmp_path: Path) -> None:
+    images = [make_image(architecture=name) for name in ("arm64", "amd64")]
+    described = [{"mediaType": i.media_type, "digest": i.digest, "size": len(i.manifest)} for i in images]
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": described}).encode()
     destination = archive(tmp_path / "out.tar")
     with destination.whole():
-        push(destination, "a", None, image)
+        push(destination, "a", None, images[0])
+        with pytest.raises(BlobUnknown, match=images[1].digest):
+            destination.put_manifest("a", "1", INDEX, index)
+        push(destination, "a", None, images[1])
         destination.put_manifest("a", "1", INDEX, index)
-        assert destination.manifest("a", "1") is None
-    assert [e["digest"] for e in document(tmp_path / "out.tar", "index.json")["manifests"]] == [digest_of(index)]
-    assert document(tmp_path / "out.tar", "manifest.json") == []
+        destination.put_manifest("a", "2", INDEX, index)
+        assert destination.manifest("a", "1") == index
+        assert destination.manifest("a", images[1].digest) == images[1].manifest
+        assert destination.manifest("a", "3") is None
+    listed = document(tmp_path / "out.tar", "index.json")["manifests"]
+    assert [(e["mediaType"], e["digest"]) for e in listed] == [(INDEX, digest_of(index))] * 2
+    (docker,) = document(tmp_path / "out.tar", "manifest.json")
+    assert docker["RepoTags"] == ["a:1", "a:2"]
+    assert docker["Config"] == f"blobs/sha256/{images[0].blobs[0].digest.removeprefix('sha256:')}"
+    check_blobs(tmp_path / "out.tar")
 
 
 def test_threads_write_one_archive(tmp_path: Path) -> None:

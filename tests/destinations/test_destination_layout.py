@@ -22,6 +22,7 @@ from layerbuild.destinations.layoutdir import REF_NAME
 from layerbuild.errors import ContentMismatch, DestinationError, SourceError, UsageError
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
+INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY_TAR = bytes(10240)
 
 
@@ -277,10 +278,25 @@ def test_the_manifest_of_a_tag(tmp_path: Path) -> None:
         destination.manifest("a", "not a tag")
 
 
+def test_the_index_of_several_images_has_a_tag(tmp_path: Path) -> None:
+    images = [make_image(architecture=name) for name in ("amd64", "arm64")]
+    destination = layout(tmp_path)
+    for image in images:
+        push(destination, "a", None, image)
+    entries = [{"mediaType": i.media_type, "digest": i.digest, "size": len(i.manifest)} for i in images]
+    data = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+    destination.put_manifest("a", "1", INDEX, data)
+    assert destination.manifest("a", "1") == data
+    assert [destination.manifest("a", image.digest) for image in images] == [image.manifest for image in images]
+    assert destination.manifest("a", digest_of(b"nothing")) is None
+    (entry,) = index(tmp_path)["manifests"]
+    assert (entry["mediaType"], entry["digest"]) == (INDEX, digest_of(data))
+
+
 @pytest.mark.parametrize(
     "edit",
     [
-        {"mediaType": "application/vnd.oci.image.index.v1+json"},
+        {"mediaType": "application/vnd.oci.artifact.manifest.v1+json"},
         {"mediaType": 7},
         {"digest": "sha256:../../../etc/passwd"},
         {"digest": digest_of(b"nothing")},

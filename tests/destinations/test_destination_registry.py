@@ -9,7 +9,7 @@ import pytest
 from fixtures.registry import Front, MemoryBlob, digest_of, make_image
 from layerbuild import http
 from layerbuild.destinations import Destination, open_destination
-from layerbuild.errors import DestinationError, DigestFirst, UsageError
+from layerbuild.errors import BlobUnknown, DestinationError, DigestFirst, UsageError
 from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT
 
@@ -145,18 +145,22 @@ def test_the_manifest_of_a_tag(registry: Front) -> None:
         destination.manifest("a", "not a tag")
 
 
-def test_a_tag_of_an_index_is_no_manifest(registry: Front) -> None:
+def test_a_tag_of_an_index(registry: Front) -> None:
     destination = open_at(f"{registry.host}/{registry.prefix}")
     image = make_image()
     for blob in image.blobs:
         destination.put("a", blob, advance=ignore)
-    destination.put_manifest("a", None, image.media_type, image.manifest)
     entry = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.manifest)}
     index = json.dumps({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}).encode()
+    with pytest.raises(BlobUnknown):
+        destination.put_manifest("a", "1", INDEX_TYPE, index)
+    destination.put_manifest("a", None, image.media_type, image.manifest)
     destination.put_manifest("a", "1", INDEX_TYPE, index)
-    assert destination.manifest("a", "1") is None
+    assert destination.manifest("a", "1") == index
+    assert destination.manifest("a", image.digest) == image.manifest
+    assert destination.manifest("a", digest_of(b"nothing")) is None
     # some registries give what they have, whatever was asked for
-    registry.rule("GET", "/manifests/", 200, headers={"Content-Type": INDEX_TYPE}, body=index)
+    registry.rule("GET", "/manifests/", 200, headers={"Content-Type": "application/json"}, body=index)
     assert destination.manifest("a", "1") is None
 
 

@@ -24,6 +24,8 @@ from layerbuild.execute.build import Built, BuiltImage
 from layerbuild.execute.preflight import Foresight, Preflight
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
+from layerbuild.execute.survey import manifests_of
+from layerbuild.image import INDEX
 from layerbuild.model import Readable
 from layerbuild.plan import Plan, PlannedLayer, Want, transfers
 from layerbuild.progress import Silent
@@ -39,6 +41,7 @@ class Recorder:
     blobs: dict[str, set[str]] = field(default_factory=dict)
     manifests: list[tuple[str, str | None]] = field(default_factory=list)
     tagged: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
     puts: list[tuple[str, str]] = field(default_factory=list)
     mounts: list[tuple[str, str, bool]] = field(default_factory=list)
     refuse: frozenset[str] = frozenset()
@@ -87,16 +90,28 @@ class Recorder:
             self.puts.append((repository, blob.digest))
             self.blobs.setdefault(repository, set()).add(blob.digest)
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
-        return self.tagged.get((repository, tag))
+    def manifest(self, repository: str, reference: str) -> bytes | None:
+        with self.lock:
+            self.asked.append((repository, reference))
+        return self.tagged.get((repository, reference))
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         named = json.loads(data)
-        if {d["digest"] for d in [named["config"], *named["layers"]]} - self.blobs.get(repository, set()):
+        digest = f"sha256:{sha256(data)}"
+        if digest in self.refuse:
+            raise DestinationError(f"{digest} is refused")
+        if media_type == INDEX:
+            there = {reference for name, reference in self.tagged if name == repository}
+            lost = {d["digest"] for d in named["manifests"]} - there
+        else:
+            lost = {d["digest"] for d in [named["config"], *named["layers"]]} - self.blobs.get(repository, set())
+        if lost:
             raise BlobUnknown(f"{repository}:{tag} names a blob that is not there")
         with self.lock:
             self.manifests.append((repository, tag))
-            self.tagged[repository, tag or ""] = data
+            self.tagged[repository, digest] = data
+            if tag is not None:
+                self.tagged[repository, tag] = data
 
 
 _LAYERS = "sd: {kind: files, files: {/opt/sd: file:sd.bin}}\nx: {kind: files, files: {/opt/x: {content: hi}}}\n"
@@ -119,7 +134,11 @@ class Scene:
 @pytest.fixture
 def scene(works: Works) -> Scene:
     works.write("sd.bin", safetensors(BIG, seed=9)[:100_000])
-    images = works.images(_LAYERS, _RECIPE)
+    return _scene(works, _RECIPE)
+
+
+def _scene(works: Works, recipe: str) -> Scene:
+    images = works.images(_LAYERS, recipe)
     builder = works.builder(images, works.lock(images))
     built = builder.run(images).all()
 
@@ -177,7 +196,7 @@ def test_where_mounts_are_required_nothing_is_sent_twice(scene: Scene) -> None:
     there = Recorder(mounting=False)
     report = scene.push(there, must_mount=True)
     assert [image.name for image in report.images] == ["one"]
-    assert sorted(there.tagged) == [("one", "v1"), ("one", "v2")]
+    assert sorted(name for name in there.tagged if "sha256" not in name[1]) == [("one", "v1"), ("one", "v2")]
     sent = [digest for _, digest in there.puts]
     assert len(sent) == len(set(sent))
     error = report.failed["two"]
@@ -251,6 +270,117 @@ def test_damaged_blob_is_never_stored_and_is_made_anew(scene: Scene, tmp_path: P
     stored = (tmp_path / "out/blobs/sha256" / made.blob.digest.removeprefix("sha256:")).read_bytes()
     assert f"sha256:{sha256(stored)}" == made.blob.digest
     assert "one:v1" in (tmp_path / "out/index.json").read_text()
+
+
+# --- several platforms -------------------------------------------------------------------------------
+
+_BOTH = (
+    "name: both\nplatforms: [linux/arm64, linux/amd64]\ntags: [v1, v2]\n"
+    'layers: [sd, \'{{ "x" if architecture == "arm64" else "" }}\']\n'
+)
+
+
+@pytest.fixture
+def several(works: Works) -> Scene:
+    """An image for two platforms: one has a layer that the other lacks."""
+    works.write("sd.bin", safetensors(BIG, seed=9)[:100_000])
+    return _scene(works, _BOTH)
+
+
+def _index(there: Recorder, tag: str = "v1") -> list[str]:
+    return [entry["digest"] for entry in json.loads(there.tagged["both", tag])["manifests"]]
+
+
+def test_manifests_go_by_digest_and_the_index_at_each_tag_last(several: Scene) -> None:
+    there = Recorder()
+    report = several.push(there)
+    assert there.manifests == [("both", None), ("both", None), ("both", "v1"), ("both", "v2")]
+    arm, amd = several.built
+    assert _index(there) == [arm.digest, amd.digest]
+    (image,) = report.images
+    assert image.digest == f"sha256:{sha256(there.tagged['both', 'v2'])}"
+    assert image.platforms == {"linux/arm64": arm.digest, "linux/amd64": amd.digest}
+    assert image.references == ("host/team/both:v1", "host/team/both:v2")
+    # A layer of both is one blob of one repository.
+    sent = [digest for _, digest in there.puts]
+    assert len(sent) == len(set(sent)) == len(_digests(arm) | _digests(amd))
+    assert arm.blobs & amd.blobs and not there.mounts
+    there.asked.clear()
+    again = several.push(there)
+    assert there.asked == [("both", "v1"), ("both", "v2")] and len(there.puts) == len(sent)
+    assert (again.uploaded, again.mounted, again.present) == (0, 0, report.uploaded)
+
+
+@pytest.mark.parametrize("which", ["layer", "config", "manifest"])
+def test_a_platform_that_fails_leaves_the_tag_as_it_was(several: Scene, which: str) -> None:
+    arm, amd = several.built
+    before = replace(several, built=_scene(several.works, _BOTH.replace("tags: [v1, v2]", "tags: [v1]")).built)
+    there = Recorder()
+    there.tagged["both", "v1"] = b"what was there"
+    (own,) = arm.blobs - amd.blobs
+    refused = {"layer": own, "config": amd.config_descriptor.digest, "manifest": amd.digest}[which]
+    there.refuse = frozenset({refused})
+    report = before.push(there)
+    assert there.tagged["both", "v1"] == b"what was there"
+    assert not report.images and list(report.failed) == ["both"]
+    assert "is refused" in report.failed["both"].message
+    # What arrived stays, and the next run continues with the rest.
+    there.refuse = frozenset()
+    assert not before.push(there).failed and _index(there) == [arm.digest, amd.digest]
+    layers = [digest for _, digest in there.puts if digest in arm.blobs | amd.blobs]
+    assert sorted(layers) == sorted(arm.blobs | amd.blobs)
+
+
+def test_a_platform_that_could_not_be_built(several: Scene) -> None:
+    there = Recorder()
+    failure = DestinationError("not this one")
+    built = Built(images=several.built[1:], failed={"both@linux/arm64": failure})
+    report = several.pusher(there).run(built)
+    assert (report.images, report.failed) == ((), {"both@linux/arm64": failure})
+    assert not there.puts and not there.tagged
+
+
+def test_what_an_older_index_tells(several: Scene) -> None:
+    there = Recorder()
+    several.push(there)
+    changed = _scene(several.works, _BOTH.replace("name: both", "name: both\nconfig: {cmd: [/x]}"))
+    there.asked.clear()
+    there.puts.clear()
+    questions: list[str] = []
+    has = there.has
+    there.has = lambda *a, **k: bool(questions.append(a[1])) or has(*a, **k)  # type: ignore[method-assign]
+    report = changed.push(there)
+    old = {image.digest for image in several.built}
+    assert {reference for _, reference in there.asked} == {"v1", "v2", *old}
+    # Nobody asked for a layer that the older manifests name, and only configs are new.
+    assert not questions
+    assert {digest for _, digest in there.puts} == {image.config_descriptor.digest for image in changed.built}
+    assert _index(there, "v2") == [image.digest for image in changed.built] and not report.failed
+
+
+def test_an_index_whose_manifests_have_gone(several: Scene) -> None:
+    there = Recorder()
+    several.push(there)
+    arm, amd = several.built
+    # One tag still points at it; another is new.
+    del there.tagged["both", "v2"]
+    del there.tagged["both", amd.digest]
+    report = several.push(there)
+    assert not report.failed and _index(there, "v2") == [arm.digest, amd.digest]
+    assert ("both", amd.digest) in there.tagged
+
+
+def test_an_image_that_becomes_an_index_and_back(several: Scene) -> None:
+    one = _scene(several.works, _BOTH.replace("platforms: [linux/arm64, linux/amd64]", "platform: linux/arm64"))
+    there = Recorder()
+    one.push(there)
+    there.puts.clear()
+    several.push(there)
+    assert {digest for _, digest in there.puts} == {several.built[1].config_descriptor.digest}
+    assert one.built[0].digest == several.built[0].digest
+    there.puts.clear()
+    one.push(there)
+    assert not there.puts and there.tagged["both", "v1"] == one.built[0].manifest
 
 
 _want = st.builds(
@@ -355,3 +485,27 @@ def test_a_repository_is_checked_once_however_many_images_it_has(works: Works) -
     )
     assert len(pusher.run(built).images) == 20
     assert there.checked == ["shared", "shared"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"manifests":{"a":1}}',
+        b'{"manifests":[1]}',
+        b'{"manifests":[{"digest":"../v2"}]}',
+        b'{"manifests":[{"digest":7}]}',
+    ],
+    ids=lambda data: data[:30],
+)
+def test_what_is_no_index_names_nothing(data: bytes) -> None:
+    assert manifests_of(data) == ()
+
+
+def test_of_an_index_without_end_a_few_are_looked_at() -> None:
+    digests = [f"sha256:{number:064x}" for number in range(1000)]
+    found = manifests_of(json.dumps({"manifests": [{"digest": digest} for digest in digests]}).encode())
+    assert found == tuple(digests[:32])

@@ -64,8 +64,8 @@ def lock(images: tuple[ImageDeclaration, ...]) -> Lock:
     ],
 )
 def test_told_by_itself(images: tuple[ImageDeclaration, ...], lock: Lock, place: Place, name: str) -> None:
-    digest, image = identify(place, images, lock, None)
-    assert (digest, image.name) == (place.digests[0], name)
+    meant = identify(place, images, lock, None)
+    assert (meant.digest, meant.image.name, meant.index) == (place.digests[0], name, None)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_not_to_be_told(images: tuple[ImageDeclaration, ...], lock: Lock, place:
     with pytest.raises(UsageError, match="cannot be told which image of the lock the image is") as caught:
         identify(place, images, lock, None)
     assert "--image: acme/one, one, shared-x, shared-y" in (caught.value.hint or "")
-    assert identify(place, images, lock, "shared-x")[1].name == "shared-x"
+    assert identify(place, images, lock, "shared-x").image.name == "shared-x"
 
 
 def test_names_that_the_lock_has_not(images: tuple[ImageDeclaration, ...], lock: Lock) -> None:
@@ -98,5 +98,5 @@ def test_names_that_the_lock_has_not(images: tuple[ImageDeclaration, ...], lock:
 def test_of_an_index_it_is_the_locked_one_else_that_of_the_platform(
     images: tuple[ImageDeclaration, ...], lock: Lock
 ) -> None:
-    assert identify(Place(name="x", digests=(_B, _A)), images, lock, None)[0] == _A
-    assert identify(Place(name="one", digests=(_B, _C)), images, lock, None)[0] == "resolved for linux/amd64"
+    assert identify(Place(name="x", digests=(_B, _A)), images, lock, None).digest == _A
+    assert identify(Place(name="one", digests=(_B, _C)), images, lock, None).digest == "resolved for linux/amd64"

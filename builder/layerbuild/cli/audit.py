@@ -50,9 +50,9 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
     """Say what a container's cold start would still download, hash or wait for in the image REF.
 
     REF is HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:..., oci:DIR:NAME:TAG, or the name of an image of
-    the project, which is looked at as its lock would make it. With --label or --changed-since REF may be left
-    out. No weights are downloaded: of uncompressed layers only headers are read, compressed ones are streamed.
-    Nothing in the image is run.
+    the project, which is looked at as its lock would make it, for each of its platforms. With --label or
+    --changed-since REF may be left out. No weights are downloaded: of uncompressed layers only headers are read,
+    compressed ones are streamed. Nothing in the image is run.
 
     Exit codes: 0 nothing, or information only; 4 findings; 2 the image cannot be read.
 
@@ -72,7 +72,8 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
                 raise UsageError("--label and --changed-since choose images of the project", hint="leave them out")
             reports = list(_of_reference(ctx.obj, reference, arguments["platform"], arguments["insecure"]))
         elif arguments["platform"]:
-            raise UsageError("an image of the project has the platform of its recipe", hint="leave --platform out")
+            hint = "leave --platform out; NAME@OS/ARCH is one of several platforms of an image"
+            raise UsageError("an image of the project has the platforms of its recipe", hint=hint)
         else:
             reports = list(_of_project(ctx.obj, arguments))
     except LayerbuildError as error:
@@ -91,7 +92,9 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
 def _is_elsewhere(reference: str) -> bool:
     """Whether `reference` names a layout or a registry's image: images of a project have no host."""
     first, slash, _ = reference.partition("/")
-    return reference.startswith("oci:") or (bool(slash) and ("." in first or ":" in first or first == "localhost"))
+    named = "@" in first  # NAME@os/architecture
+    host = bool(slash) and not named and ("." in first or ":" in first or first == "localhost")
+    return host or reference.startswith("oci:")
 
 
 def _of_reference(
@@ -137,7 +140,7 @@ def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Re
     config = json.loads(config_json(recipe, environment(image), base, []))
     locked = builder.lock.images.get(image.name)
     view = put_together(
-        reference=image.name,
+        reference=image.title,
         digest=(locked.manifest if locked else None) or "",
         runtime=read_runtime(config, image.name),
         parts=parts,

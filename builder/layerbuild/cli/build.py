@@ -15,6 +15,7 @@ from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import UsageError, raise_failed
 from layerbuild.execute.build import Builder, BuiltImage, distinct
 from layerbuild.execute.rebuild import Rebuilder, refuse
+from layerbuild.execute.releases import Release, releases
 from layerbuild.images import ImageDeclaration
 
 
@@ -60,10 +61,12 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["json_output"]:
         failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
         images = [as_json(image) for image in built.images]
-        cache = {"cache": adopted.as_json()} if adopted else {}
-        print_json({"images": images, "failed": failed, "lock_changed": changed, **cache})
+        indexes = [index_json(release) for release in releases(built.images) if release.index is not None]
+        more = {**({"indexes": indexes} if indexes else {}), **({"cache": adopted.as_json()} if adopted else {})}
+        print_json({"images": images, "failed": failed, "lock_changed": changed, **more})
     elif built.images:
         rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
+        rows += [[r.name, "", "", r.digest[:19]] for r in releases(built.images) if r.index is not None]
         print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
     if adopted and not arguments["json_output"]:
         print_adopted(adopted)
@@ -99,4 +102,12 @@ def as_json(image: BuiltImage) -> dict[str, Any]:
         }
         for _, made in image.layers
     ]
-    return {"name": image.composed.name, "digest": image.digest, "tags": image.tags, "layers": layers}
+    name, index = image.composed.name, image.composed.declaration.index
+    tags = {"tags": Release(images=(image,), index=None).tags} if index is None else {"platform": image.platform}
+    return {"name": name, "digest": image.digest, **tags, "layers": layers}
+
+
+def index_json(release: Release) -> dict[str, Any]:
+    """For programs."""
+    images = [image.composed.name for image in release.images]
+    return {"name": release.name, "digest": release.digest, "tags": release.tags, "images": images}

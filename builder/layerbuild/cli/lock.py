@@ -18,7 +18,7 @@ from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
 from layerbuild.execute.lock import Locker, Options
 from layerbuild.locked import RELOCK, drift
-from layerbuild.lockmodel import Lock
+from layerbuild.lockmodel import Lock, forgetting
 
 
 @click.command("lock")
@@ -84,7 +84,7 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
 def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collection[str] = ()) -> None:
     known = {*labels}
     known |= {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
-    known |= {name for image in workspace.images for name in (image.name, image.recipe.base)}
+    known |= {name for image in workspace.images for name in (image.name, image.title, image.recipe.base)}
     for name in names:
         if name not in known:
             raise UsageError(
@@ -105,11 +105,12 @@ def _without_blobs(workspace: Workspace, lock: Lock, names: frozenset[str]) -> L
     receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
     images = {
         name: replace(image, manifest=None)
-        if name in names or any(line.rpartition("@")[2] in touched for line in image.layers)
+        if names & {name, name.partition("@")[0]} or any(line.rpartition("@")[2] in touched for line in image.layers)
         else image
         for name, image in lock.images.items()
     }
-    return replace(lock, receipts=receipts, images=images)
+    indexes = forgetting(lock.indexes, lock.images, images)
+    return replace(lock, receipts=receipts, images=images, indexes=indexes)
 
 
 def _composed(workspace: Workspace, lock: Lock) -> tuple[ComposedImage, ...]:

@@ -17,6 +17,7 @@ from layerbuild.execute.direct import Direct
 from layerbuild.execute.preflight import Foresight, Preflight
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
+from layerbuild.selection import refuse_parts
 
 
 @click.command("push")
@@ -55,9 +56,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     What would fail is said before anything is fetched or sent, as 'layerbuild plan --to DEST' says it.
 
     Model layers without a receipt are fetched, hashed and sent in one pass. Blobs that the registry has
-    elsewhere are mounted, the others are uploaded once, tags are written last. An image that fails does not
-    stop the others. Logins are those of docker and podman. What a registry turns out to take (streams, lengths,
-    mounts) is remembered in the store for a week; without the store, it is found out again.
+    elsewhere are mounted, the others are uploaded once, tags are written last: of an image for several platforms,
+    when all of these are there. An image that fails does not stop the others. Logins are those of docker and podman.
+    What a registry turns out to take (streams, lengths, mounts) is remembered in the store for a week.
 
     \b
     Examples:
@@ -75,6 +76,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) -> None:
     destination = workspace.destination(arguments["destination"])
     selected = options.selected(workspace, arguments)
+    refuse_parts(selected)
     builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
     direct = Direct(destination, workspace.store, workspace.progress)
     builder.outlet_for = direct.outlet
@@ -114,4 +116,6 @@ def print_report(report: Report) -> None:
     for image in report.images:
         for reference in image.references:
             click.echo(f"{reference}  {image.digest}")
+        for platform, digest in image.platforms.items():
+            click.echo(f"  {platform}  {digest}")
     click.echo(f"{size(report.uploaded)} sent, {size(report.mounted)} mounted, {size(report.present)} already there")

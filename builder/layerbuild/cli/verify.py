@@ -6,12 +6,15 @@ from typing import Any
 
 import click
 
+from layerbuild.baseimage import BaseSource
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import WrongImage
-from layerbuild.execute.verification import Verification, identify
+from layerbuild.execute.build import Builder
+from layerbuild.execute.verification import IndexVerification, Meant, Verification, identify
 from layerbuild.execute.verify import Verifier
+from layerbuild.execute.verifyindex import verify_index
 
 _DIGEST = 19
 """Characters of a digest in a table, `sha256:` included."""
@@ -29,7 +32,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     REF is HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:..., or oci:DIR:NAME:TAG. Compares manifest, config and
     layers with the lock and its receipts, and asks for every blob. With --deep everything is read: own layers are
-    compared with their pins entry by entry, whatever the receipts say. Nothing is written.
+    compared with their pins entry by entry, whatever the receipts say. An index is compared, and each image that it
+    names. Nothing is written.
 
     Exit codes: 0 it is what the lock makes; 1 it is not, everything by which it differs is listed.
 
@@ -41,10 +45,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     workspace = Workspace(obj, insecure=arguments["insecure"])
     lock = workspace.lock()
     source = workspace.open_image(arguments["reference"])
-    digest, declared = identify(source, workspace.images, lock, arguments["image"])
-    builder = workspace.builder(lock)
-    (image,) = builder.compose([declared])
-    found = Verifier(source=source, builder=builder, deep=arguments["deep"]).run(digest, image)
+    meant = identify(source, workspace.images, lock, arguments["image"])
+    found = _look(source, workspace.builder(lock), meant, deep=arguments["deep"])
     if arguments["json_output"]:
         print_json(found.as_json())
     else:
@@ -52,15 +54,25 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if found.findings:
         count = "1 difference" if len(found.findings) == 1 else f"{len(found.findings)} differences"
         raise WrongImage(
-            f"{found.reference} is not what the lock makes of image {image.name}: {count}",
-            hint=f"push it again with 'layerbuild push DEST {image.name}', and find out who else can push there",
+            f"{found.reference} is not what the lock makes of image {found.image}: {count}",
+            hint=f"push it again with 'layerbuild push DEST {meant.image.title}', and find out who else can push there",
         )
 
 
-def print_verification(found: Verification) -> None:
-    """Every layer, and everything that is wrong."""
-    rows = [[r.title, size(r.size), (r.digest or "")[:_DIGEST], r.result] for r in found.layers]
-    print_table(["LAYER", "SIZE", "DIGEST", "RESULT"], rows, right=frozenset({1}))
+def _look(source: BaseSource, builder: Builder, meant: Meant, *, deep: bool) -> Verification | IndexVerification:
+    if meant.index is not None:
+        return verify_index(source, builder, meant.index, deep=deep)
+    (image,) = builder.compose([meant.image])
+    return Verifier(source=source, builder=builder, deep=deep).run(meant.digest, image)
+
+
+def print_verification(found: Verification | IndexVerification) -> None:
+    """Every layer, of an index those of each platform, and everything that is wrong."""
+    for platform, image in found.platforms.items() if isinstance(found, IndexVerification) else ():
+        click.secho(f"{platform}  {image.digest}", bold=True)
+        _print_layers(image)
+    if isinstance(found, Verification):
+        _print_layers(found)
     for note in found.notes:
         click.secho(f"note: {note}", fg="yellow")
     for finding in found.findings:
@@ -68,3 +80,8 @@ def print_verification(found: Verification) -> None:
     if not found.findings:
         how = f"{size(found.bytes_read)} read" if found.deep else "no layer read"
         click.echo(f"{found.reference} is what the lock makes of image {found.image} ({found.digest[:_DIGEST]}; {how})")
+
+
+def _print_layers(found: Verification) -> None:
+    rows = [[r.title, size(r.size), (r.digest or "")[:_DIGEST], r.result] for r in found.layers]
+    print_table(["LAYER", "SIZE", "DIGEST", "RESULT"], rows, right=frozenset({1}))

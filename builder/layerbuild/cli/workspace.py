@@ -182,7 +182,8 @@ class Workspace(Station):
                 self.progress.note("the lock was changed meanwhile: receipts stay in the store, and out of it")
                 return False
             receipts = {**now.receipts, **builder.lock.receipts}
-            builder.lock = replace(builder.lock, receipts=receipts, images={**builder.lock.images, **now.images})
+            images, indexes = {**builder.lock.images, **now.images}, {**builder.lock.indexes, **now.indexes}
+            builder.lock = replace(builder.lock, receipts=receipts, images=images, indexes=indexes)
             recorded = builder.record(built)
             return recorded != now and locktext.write(self.project.lockfile, recorded)
 

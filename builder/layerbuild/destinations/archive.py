@@ -1,8 +1,9 @@
 """A tar of images as a destination: an OCI image layout, and docker's `manifest.json` over the same blobs.
 
 So `docker load`, `podman load` and skopeo's `docker-archive:` and `oci-archive:` read it, as they do what
-`docker save` writes (image-spec 1.1, image-layout.md; Docker image specification 1.2). The file appears
-under its name when it is whole, in place of an older one. The same images always give the same bytes.
+`docker save` writes (image-spec 1.1, image-layout.md; Docker image specification 1.2). `manifest.json` knows
+no indexes: of one, it holds the first image. The file appears under its name when it is whole, in place of
+an older one. The same images always give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from layerbuild.destinations.files import counted, explained, fill, free_at, swe
 from layerbuild.destinations.layoutdir import EMPTY_INDEX, PART, REF_NAME, VERSION
 from layerbuild.errors import BlobUnknown, DestinationDown, DestinationError, DigestFirst
 from layerbuild.model import Descriptor, Entry, Readable, sha256_hex
-from layerbuild.registry.manifests import MANIFEST_TYPE, config_of, layers_of, read_object
+from layerbuild.registry.manifests import INDEX_TYPE, config_of, layers_of, manifests_of, read_object
 from layerbuild.registry.reference import DOCKER_HUB, check_repository, check_tag, looks_like_host
 from layerbuild.registry.sending import Proof, telling
 from layerbuild.tarstream import BLOCK, headers
@@ -117,26 +118,29 @@ class ArchiveDestination:
             cause="the order of its blobs follows from their digests",
         )
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
+    def manifest(self, repository: str, reference: str) -> bytes | None:
         """See `Destination.manifest`."""
-        found = self._tags.get((repository, tag))
-        return self._documents.get(found.digest) if found else None
+        found = self._tags.get((repository, reference))
+        return self._documents.get(found.digest if found else reference)
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """See `Destination.put_manifest`."""
         name = check_repository(repository, where=f"{self.name}:{repository}")
         digest = f"sha256:{sha256_hex(data)}"
-        if media_type == MANIFEST_TYPE:
-            self._check_complete(data, f"{name}:{tag or digest}")
-            self._documents[digest] = data
+        self._check_complete(media_type, data, f"{name}:{tag or digest}")
+        self._documents[digest] = data
         self._add(digest, len(data), (piece for piece in [data]))
         if tag is not None:
             tag = check_tag(tag, where=f"{name}:{tag}")
             self._tags[name, tag] = Descriptor(media_type=media_type, digest=digest, size=len(data))
 
-    def _check_complete(self, data: bytes, where: str) -> None:
-        manifest = read_object(data, where)
-        for described in (config_of(manifest, where), *layers_of(manifest, where)):
+    def _check_complete(self, media_type: str, data: bytes, where: str) -> None:
+        document = read_object(data, where)
+        if media_type == INDEX_TYPE:
+            named = manifests_of(document, where)
+        else:
+            named = [config_of(document, where), *layers_of(document, where)]
+        for described in named:
             if not self.has(where, described.digest, described.size):
                 raise BlobUnknown(f"{where} names {described.digest}, which is not in {self._path}")
 
@@ -159,10 +163,13 @@ class ArchiveDestination:
         return {**EMPTY_INDEX, "manifests": entries}
 
     def _docker_manifest(self) -> list[dict[str, Any]]:
+        """What docker knows of: one image for each name, of an index the first."""
         tags: dict[str, list[str]] = {}
         for (repository, tag), described in sorted(self._tags.items()):
-            if described.digest in self._documents:
-                tags.setdefault(described.digest, []).append(f"{repository}:{tag}")
+            digest = described.digest
+            if described.media_type == INDEX_TYPE:
+                digest = manifests_of(read_object(self._documents[digest], repository), repository)[0].digest
+            tags.setdefault(digest, []).append(f"{repository}:{tag}")
         found = []
         for digest, names in tags.items():
             manifest = read_object(self._documents[digest], names[0])

@@ -114,11 +114,12 @@ class Destination(Protocol):
             LayerbuildError: whatever reading raises. Nothing is stored.
         """
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
-        """The image manifest that `tag` points to now, as untrusted bytes; None if there is none, or something else."""
+    def manifest(self, repository: str, reference: str) -> bytes | None:
+        """The image manifest or index that a tag points to now, or that has the digest `reference`, as untrusted
+        bytes; None if there is none, or something else."""
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
-        """Stores a manifest, its bytes exactly as given. All that it names must be there.
+        """Stores a manifest or an index, its bytes exactly as given. All that it names must be there.
 
         Args:
             tag: moved if it exists; None to store the manifest by its digest only.

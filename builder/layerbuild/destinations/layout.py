@@ -26,6 +26,7 @@ from layerbuild.destinations.layoutdir import (
     check_layout,
     read_index,
     ref_name,
+    stored_document,
     stored_manifest,
 )
 from layerbuild.model import Descriptor, Readable, sha256_hex
@@ -109,11 +110,14 @@ class LayoutDestination:
                     keep(blob_path(self._path, digest))
         return digest
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
+    def manifest(self, repository: str, reference: str) -> bytes | None:
         """See `Destination.manifest`. One that is damaged counts as absent."""
-        name = f"{check_repository(repository, where=f'{self.name}:{repository}')}:{check_tag(tag, where=tag)}"
+        repository = check_repository(repository, where=f"{self.name}:{repository}")
         if not check_layout(self._path):
             return None
+        if is_digest(reference):
+            return stored_document(self._path, reference)
+        name = f"{repository}:{check_tag(reference, where=reference)}"
         entries = read_index(self._path)["manifests"]
         return next((stored_manifest(self._path, entry) for entry in entries if ref_name(entry) == name), None)
 

@@ -146,16 +146,26 @@ def stored_blob(layout: Path, digest: str) -> Descriptor:
 
 
 def stored_manifest(layout: Path, entry: Mapping[str, Any]) -> bytes | None:
-    """The image manifest that an entry of a layout's index names; None if it names none that is there whole."""
+    """The image manifest or index that an entry of a layout's index names; None if it names none that is there
+    whole."""
     try:
         described = read_descriptor(entry, str(layout))
-        if described.media_type != MANIFEST_TYPE or described.size > MANIFEST_LIMIT:
-            return None
-        with blob_path(layout, described.digest).open("rb") as stream:
-            data = stream.read(described.size + 1)
-    except (SourceError, OSError):
+    except SourceError:
         return None
-    return data if f"sha256:{sha256_hex(data)}" == described.digest else None
+    if described.media_type not in (MANIFEST_TYPE, INDEX_TYPE):
+        return None
+    data = stored_document(layout, described.digest)
+    return data if data is not None and len(data) == described.size else None
+
+
+def stored_document(layout: Path, digest: str) -> bytes | None:
+    """A manifest or an index of a layout; None if none of that digest is there whole."""
+    try:
+        with blob_path(layout, digest).open("rb") as stream:
+            data = stream.read(MANIFEST_LIMIT + 1)
+    except OSError:
+        return None
+    return data if len(data) <= MANIFEST_LIMIT and f"sha256:{sha256_hex(data)}" == digest else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,14 @@ from layerbuild.errors import NotFound
 from layerbuild.model import Readable, sha256_hex
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.limits import limits_of
-from layerbuild.registry.manifests import MANIFEST_TYPE
-from layerbuild.registry.reference import check_repository, check_tag
+from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE
+from layerbuild.registry.reference import check_repository, check_tag, is_digest
 from layerbuild.registry.sending import Stream, UploadSession
 
 _FRESH = 300.0
 """Seconds for which an upload that was opened can be relied on."""
+
+_TYPES = (MANIFEST_TYPE, INDEX_TYPE)
 
 
 class RegistryDestination:
@@ -148,15 +150,16 @@ class RegistryDestination:
         session = self._spared(target) if self._client.streams else None
         return self._client.upload_unnamed(target, stream, advance=advance, session=session)
 
-    def manifest(self, repository: str, tag: str) -> bytes | None:
+    def manifest(self, repository: str, reference: str) -> bytes | None:
         """See `Destination.manifest`."""
         target = self.full_name(repository)
-        check_tag(tag, where=f"{target}:{tag}")
+        if not is_digest(reference):
+            check_tag(reference, where=f"{target}:{reference}")
         try:
-            media_type, data, _ = self._client.get_manifest(target, tag, accept=(MANIFEST_TYPE,))
+            media_type, data, _ = self._client.get_manifest(target, reference, accept=_TYPES)
         except NotFound:
             return None
-        return data if media_type == MANIFEST_TYPE else None
+        return data if media_type in _TYPES else None
 
     def put_manifest(self, repository: str, tag: str | None, media_type: str, data: bytes) -> None:
         """See `Destination.put_manifest`."""

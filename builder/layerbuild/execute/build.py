@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
-from layerbuild.errors import LayerbuildError, NotReproducible, ProjectError, raise_failed
+from layerbuild.errors import LayerbuildError, ProjectError, raise_failed
 from layerbuild.execute.contents import Contents
 from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Outlet, Packer
 from layerbuild.execute.parallel import R, attempts
-from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
+from layerbuild.execute.releases import recorded, same_digest
+from layerbuild.image import CONFIG, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
@@ -44,6 +45,11 @@ class BuiltImage:
         return self.composed.repository
 
     @property
+    def platform(self) -> str:
+        """`os/architecture[/variant]`."""
+        return self.composed.declaration.recipe.platform
+
+    @property
     def blobs(self) -> frozenset[str]:
         """Digests of its layers, its base's included."""
         below = self.base.layers if self.base else ()
@@ -68,14 +74,15 @@ class BuiltImage:
         return manifest_json(self.composed.declaration.recipe, self.base, layers, self.config_descriptor)
 
     @cached_property
-    def digest(self) -> str:
-        """`sha256:<hex>` of the manifest."""
-        return f"sha256:{sha256_hex(self.manifest)}"
+    def manifest_descriptor(self) -> Descriptor:
+        """Of the manifest."""
+        manifest = self.manifest
+        return Descriptor(media_type=MANIFEST, digest=f"sha256:{sha256_hex(manifest)}", size=len(manifest))
 
     @property
-    def tags(self) -> list[str]:
-        """Its recipe's tags, else 12 hex digits of its own digest."""
-        return self.composed.declaration.recipe.tags or [self.digest.removeprefix("sha256:")[:12]]
+    def digest(self) -> str:
+        """`sha256:<hex>` of the manifest."""
+        return self.manifest_descriptor.digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +239,7 @@ class Builder:
         return BuiltImage(composed=image, base=base, layers=pairs)
 
     def record(self, built: Sequence[BuiltImage]) -> Lock:
-        """The lock with receipts, facts and manifests of what was built, and nothing else changed.
+        """The lock with receipts, facts, manifests and indexes of what was built, and nothing else changed.
 
         Raises:
             NotReproducible: an image came out different from the manifest that the lock names.
@@ -245,8 +252,8 @@ class Builder:
             name, lines = image.composed.name, tuple(layer.line for layer, _ in image.layers)
             _same_manifest(images[name], lines, image)
             images[name] = replace(images[name], layers=lines, manifest=image.digest)
-        known = set(self.lock.files)
-        return replace(self.lock, receipts=receipts, images=images, files=self._facts(known))
+        known, indexes = set(self.lock.files), recorded(self.lock, images, built)
+        return replace(self.lock, receipts=receipts, images=images, indexes=indexes, files=self._facts(known))
 
 
 def too_many_layers(image: ComposedImage, below: int) -> ProjectError | None:
@@ -275,13 +282,9 @@ def _called(made: BuiltLayer, title: str) -> BuiltLayer:
 
 
 def _same_manifest(before: LockedImage, lines: tuple[str, ...], image: BuiltImage) -> None:
-    if before.manifest is None or before.layers != lines or before.manifest == image.digest:
-        return
-    raise NotReproducible(
-        f"not reproducible: image {image.composed.name} is now {image.digest}",
-        cause=f"the lock says {before.manifest}, of the same layers and settings",
-        hint=f"if layerbuild was updated meanwhile: 'layerbuild lock --repack {image.composed.name}'",
-    )
+    if before.layers == lines:
+        name = image.composed.name
+        same_digest(f"image {name}", before.manifest, image.digest, name)
 
 
 def _with_blob(receipt: Receipt | None, made: BuiltLayer) -> Receipt:

@@ -13,7 +13,7 @@ from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
 from layerbuild.kinds.requests import declaration_digest
-from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
+from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer, forgetting
 from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
 from layerbuild.schema import Layer, ModelLayer, WebuiLayer
@@ -246,7 +246,19 @@ class Locker:
             images[image.name] = now
         keys = {layer.instance.key for image in composed for layer in image.layers if layer.instance}
         receipts = {key: receipt for key, receipt in self.old.receipts.items() if key in keys}
-        return replace(draft, images=images, receipts=receipts)
+        return replace(draft, images=images, indexes=self._indexes(images), receipts=receipts)
+
+    def _indexes(self, images: Mapping[str, LockedImage]) -> dict[str, LockedIndex]:
+        """Of those whose platforms could all be locked. What an index became stays while none of them changes."""
+        found: dict[str, LockedIndex] = {}
+        declared = {image.index.name: image.index for image in self.images if image.index is not None}
+        for name, index in declared.items():
+            if not set(index.images) <= images.keys():
+                continue
+            before = self.old.indexes.get(name)
+            same = before is not None and before.platforms == index.platforms
+            found[name] = before if same and before is not None else LockedIndex(platforms=index.platforms)
+        return forgetting(found, self.old.images, images)
 
 
 def merge_facts(sha256: str, one: Facts | None, other: Facts | None) -> Facts | None:

@@ -1,12 +1,13 @@
-"""Sends images: each blob once, then configs and manifests, tags last.
+"""Sends images: each blob once, then configs, manifests and indexes, tags last.
 
-A tag never points at a manifest whose blobs are not all there. Interrupted at any moment, what
-arrived stays and the next run continues with the rest. One image that fails does not stop the others.
+A tag never points at a manifest whose blobs are not all there, nor at an index that lacks a platform.
+Interrupted at any moment, what arrived stays and the next run continues with the rest. One image that
+fails does not stop the others; where it is one platform of several, these stay as they were there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import Packer
 from layerbuild.execute.parallel import attempts
 from layerbuild.execute.preflight import Preflight, refusals
+from layerbuild.execute.releases import Release, releases
 from layerbuild.execute.report import PushedImage, Report
 from layerbuild.image import MANIFEST
 from layerbuild.lockmodel import Lock
@@ -69,8 +71,10 @@ class Pusher:
             return self._run(built)
 
     def _run(self, built: Built) -> Report:
-        done, known = self._existing(built.images)
-        blobs = Blobs(built.images, self.packer, self.open_base)
+        found = releases(built.images)
+        images = [image for release in found for image in release.images]
+        done, known = self._existing(found)
+        blobs = Blobs(images, self.packer, self.open_base)
         wants = blobs.wants()
         located = survey.remembered(wants, self.destination, self.store, blobs.base_origins)
         present = survey.present(wants, self.destination, known=known, located=located)
@@ -79,18 +83,19 @@ class Pusher:
         refused = self._refused(todo, blobs)
         if refused:
             # What is left is planned again, of what is known already.
-            blobs = Blobs([i for i in built.images if i.composed.name not in refused], self.packer, self.open_base)
+            found = releases(image for image in images if image.composed.name not in refused)
+            images = [image for release in found for image in release.images]
+            blobs = Blobs(images, self.packer, self.open_base)
             todo = transfers(blobs.wants(), present, elsewhere)
         unmoved = [t.want for t in todo if t.action == "present" and t.want.digest not in self.sent]
-        configs = [config_of(image) for image in built.images]
+        configs = [config_of(image) for image in images]
         unmoved += [want for want in configs if want.digest in known[want.repositories[0]]]
         moves = Moves()
         self._move([transfer for transfer in todo if transfer.action != "present"], blobs, moves)
-        rest = [image for image in built.images if image.composed.name not in done | refused.keys()]
-        failed = {**built.failed, **refused, **self._finish_all(rest, known, blobs, moves)}
+        unfinished = self._finish_all([release for release in found if release.name not in done], known, blobs, moves)
         return Report(
-            images=tuple(self._pushed(image) for image in built.images if image.composed.name not in failed),
-            failed=failed,
+            images=tuple(self._pushed(release) for release in found if release.name not in unfinished),
+            failed={**built.failed, **refused, **unfinished},
             uploaded=sum(self.sent.values()) + moves.uploaded,
             mounted=moves.mounted,
             present=sum(want.size or 0 for want in unmoved),
@@ -101,27 +106,40 @@ class Pusher:
         preflight = Preflight(destination=self.destination, repositories=self.repositories)
         return refusals(preflight.moves(todo, blobs.users, soon=True))
 
-    def _existing(self, images: Sequence[BuiltImage]) -> tuple[set[str], dict[str, set[str]]]:
-        """Images that are there under all their tags, and what each repository has, by the manifests there.
+    def _existing(self, found: Sequence[Release]) -> tuple[set[str], dict[str, set[str]]]:
+        """Names of what is there under all its tags, and what each repository has, by the manifests there.
 
-        One question for each image. A registry's only: a look into a directory costs nothing.
+        One question for each tag, and where it points at another index than it should, one for each of that
+        one's manifests. A registry's only: a look into a directory costs nothing.
         """
-        known: dict[str, set[str]] = {image.repository: set() for image in images}
+        known: dict[str, set[str]] = {release.repository: set() for release in found}
         if self.destination.host is None:
             return set(), known
-        pairs = [(image, tag) for image in images for tag in image.tags]
+        pairs = [(release, tag) for release in found for tag in release.tags]
 
-        def look(pair: tuple[BuiltImage, str]) -> str | None:
-            data = self.destination.manifest(pair[0].repository, pair[1])
+        def look(pair: tuple[Release, str]) -> str | None:
+            release, tag = pair
+            data = self.destination.manifest(release.repository, tag)
             if data is None:
                 return None
+            digest = f"sha256:{sha256_hex(data)}"
             # Updating a set is one step, whoever else does it at the same time.
-            known[pair[0].repository].update(survey.named_by(data))
-            return f"sha256:{sha256_hex(data)}"
+            known[release.repository].update(survey.named_by(data))
+            if digest == release.digest:
+                known[release.repository].update(*(_named(image) for image in release.images))
+            else:
+                for manifest in survey.manifests_of(data):
+                    known[release.repository].update(self._named_there(release.repository, manifest))
+            return digest
 
-        found = attempts(look, pairs, parallel=survey.PARALLEL)
-        stale = {image.composed.name for (image, _), digest in zip(pairs, found, strict=True) if digest != image.digest}
-        return {image.composed.name for image in images} - stale, known
+        answers = attempts(look, pairs, parallel=survey.PARALLEL)
+        stale = {release.name for (release, _), digest in zip(pairs, answers, strict=True) if digest != release.digest}
+        return {release.name for release in found} - stale, known
+
+    def _named_there(self, repository: str, digest: str) -> set[str]:
+        """What a repository has, by one of its manifests; that one included."""
+        data = self.destination.manifest(repository, digest)
+        return set() if data is None else {digest, *survey.named_by(data)}
 
     def _move(self, todo: Sequence[Transfer], blobs: Blobs, moves: Moves) -> None:
         mover = Mover(carrier=self._carrier, blobs=blobs, moves=moves, team=self.team, ordered=self.destination.ordered)
@@ -130,31 +148,38 @@ class Pusher:
     # --- manifests -------------------------------------------------------------------------------
 
     def _finish_all(
-        self, images: Sequence[BuiltImage], known: survey.Known, blobs: Blobs, moves: Moves
+        self, found: Sequence[Release], known: survey.Known, blobs: Blobs, moves: Moves
     ) -> dict[str, LayerbuildError]:
-        """Configs, manifests and tags; what failed, by image."""
-        label = f"push the manifests of {len(images)} images" if len(images) > 1 else "push the manifest"
+        """Configs, manifests and tags; what failed, by name."""
+        label = f"push the manifests of {len(found)} images" if len(found) > 1 else "push the manifest"
         at_once = 1 if self.destination.ordered else SMALL_AT_ONCE
         with self.progress.task(label):
-            results = attempts(lambda i: self._finish(i, known, blobs, moves), images, parallel=at_once)
-        pairs = zip(images, results, strict=True)
-        return {image.composed.name: result for image, result in pairs if isinstance(result, LayerbuildError)}
+            results = attempts(lambda r: self._finish(r, known, blobs, moves), found, parallel=at_once)
+        pairs = zip(found, results, strict=True)
+        return {release.name: result for release, result in pairs if isinstance(result, LayerbuildError)}
 
-    def _finish(self, image: BuiltImage, known: survey.Known, blobs: Blobs, moves: Moves) -> None:
-        moves.check(image)
-        config = config_of(image)
-        if config.digest not in known[image.repository]:
-            self._put_config(image, moves)
+    def _finish(self, release: Release, known: survey.Known, blobs: Blobs, moves: Moves) -> None:
+        for image in release.images:
             moves.check(image)
+        for image in release.images:
+            if image.config_descriptor.digest not in known[image.repository]:
+                self._put_config(image, moves)
+                moves.check(image)
         try:
-            self._tag(image)
+            self._tag(release, known[release.repository])
         except BlobUnknown:
-            self._send_again(image, blobs, moves)
-            self._tag(image)
+            for image in release.images:
+                self._send_again(image, blobs, moves)
+            self._tag(release, ())
 
-    def _tag(self, image: BuiltImage) -> None:
-        for tag in image.tags:
-            self.destination.put_manifest(image.repository, tag, MANIFEST, image.manifest)
+    def _tag(self, release: Release, known: Collection[str]) -> None:
+        """Write manifests and tags. An index comes after all that it names."""
+        if release.index is not None:
+            for image in release.images:
+                if image.digest not in known:
+                    self.destination.put_manifest(release.repository, None, MANIFEST, image.manifest)
+        for tag in release.tags:
+            self.destination.put_manifest(release.repository, tag, release.media_type, release.data)
 
     def _put_config(self, image: BuiltImage, moves: Moves) -> None:
         want = config_of(image)
@@ -176,8 +201,14 @@ class Pusher:
     def _has(self, image: BuiltImage, want: Want) -> bool:
         return self.destination.has(image.repository, want.digest or "", want.size)
 
-    def _pushed(self, image: BuiltImage) -> PushedImage:
+    def _pushed(self, release: Release) -> PushedImage:
         where = self.destination.name.rstrip("/")
         separator = ":" if self.destination.host is None else "/"
-        references = tuple(f"{where}{separator}{image.repository}:{tag}" for tag in image.tags)
-        return PushedImage(name=image.composed.name, digest=image.digest, references=references)
+        references = tuple(f"{where}{separator}{release.repository}:{tag}" for tag in release.tags)
+        platforms = {} if release.index is None else {image.platform: image.digest for image in release.images}
+        return PushedImage(name=release.name, digest=release.digest, references=references, platforms=platforms)
+
+
+def _named(image: BuiltImage) -> set[str]:
+    """Digests of a manifest and of all that it names."""
+    return {*image.blobs, image.config_descriptor.digest, image.digest}

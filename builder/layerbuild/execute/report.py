@@ -11,11 +11,23 @@ from layerbuild.errors import LayerbuildError
 
 @dataclass(frozen=True, kw_only=True)
 class PushedImage:
-    """An image at its destination."""
+    """An image at its destination.
+
+    Attributes:
+        digest: of its manifest, or of the index over its platforms.
+        platforms: digests of the manifests that an index names, by platform.
+    """
 
     name: str
     digest: str
     references: tuple[str, ...]
+    platforms: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        platforms = [{"platform": platform, "digest": digest} for platform, digest in self.platforms.items()]
+        described = {"name": self.name, "digest": self.digest, "references": list(self.references)}
+        return {**described, **({"platforms": platforms} if platforms else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +47,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "images": [
-                {"name": image.name, "digest": image.digest, "references": list(image.references)}
-                for image in self.images
-            ],
+            "images": [image.as_json() for image in self.images],
             "failed": [{"name": name, "error": error.message} for name, error in self.failed.items()],
             "uploaded_bytes": self.uploaded,
             "mounted_bytes": self.mounted,

@@ -10,12 +10,16 @@ from layerbuild.errors import LayerbuildError, LoginRequired
 from layerbuild.execute.parallel import attempts
 from layerbuild.lockmodel import Lock, key_of_line
 from layerbuild.plan import Want
+from layerbuild.registry.reference import is_digest
 from layerbuild.store import Store
 
 PARALLEL = 16
 _CANDIDATES = 3
 _FEW = 8
 """Repositories that are all asked for a blob; where more of them need it, a mount asks and answers at once."""
+
+_MANIFESTS = 32
+"""Of an index that is to be replaced, manifests that are looked at."""
 
 Known = Mapping[str, Collection[str]]
 """Repository -> digests of blobs that it has."""
@@ -30,6 +34,16 @@ def named_by(manifest: bytes) -> frozenset[str]:
         return frozenset(str(descriptor["digest"]) for descriptor in described)
     except (ValueError, TypeError, KeyError, RecursionError):
         return frozenset()
+
+
+def manifests_of(index: bytes) -> tuple[str, ...]:
+    """Digests of the manifests that an index names, not very many of them; none if it is no index."""
+    try:
+        described = json.loads(index)["manifests"][:_MANIFESTS]
+        found = [str(descriptor["digest"]) for descriptor in described]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    return tuple(digest for digest in dict.fromkeys(found) if is_digest(digest))
 
 
 def present(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.errors import UsageError
-from layerbuild.images import ImageDeclaration
+from layerbuild.images import ImageDeclaration, IndexDeclaration
 from layerbuild.lockmodel import Lock
 
 _MOST_NAMES = 20
@@ -61,18 +61,68 @@ class Verification:
         }
 
 
-def identify(
-    source: BaseSource, images: Sequence[ImageDeclaration], lock: Lock, name: str | None
-) -> tuple[str, ImageDeclaration]:
-    """The manifest that is meant, and which image of the project it should be.
+@dataclass(frozen=True, kw_only=True)
+class IndexVerification:
+    """What came of an index.
+
+    Attributes:
+        image: its name in the lock.
+        digest: of what the reference names.
+        platforms: what came of each of its images that the lock has, too.
+        own: everything by which the index itself is not what the lock makes.
+        notes: what could not be compared.
+    """
+
+    reference: str
+    image: str
+    digest: str
+    deep: bool
+    platforms: Mapping[str, Verification]
+    own: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Those of all."""
+        return (*self.own, *(f"{platform}: {f}" for platform, found in self.platforms.items() for f in found.findings))
+
+    @property
+    def bytes_read(self) -> int:
+        """Of blobs, configs included."""
+        return sum(found.bytes_read for found in self.platforms.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        platforms = [{"platform": platform, **found.as_json()} for platform, found in self.platforms.items()]
+        return {
+            "reference": self.reference,
+            "image": self.image,
+            "digest": self.digest,
+            "deep": self.deep,
+            "ok": not self.findings,
+            "platforms": platforms,
+            "findings": list(self.findings),
+            "notes": list(self.notes),
+            "read_bytes": self.bytes_read,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """What a reference should be: the manifest `digest` that is of `image`; or `index`, and `image` one of it."""
+
+    image: ImageDeclaration
+    digest: str = ""
+    index: IndexDeclaration | None = None
+
+
+def identify(source: BaseSource, images: Sequence[ImageDeclaration], lock: Lock, name: str | None) -> Meant:
+    """The manifest that is meant, and which image of the project it should be; or that it should be an index.
 
     Args:
         images: of the project.
         name: of the image, where the user says it; else it is the one whose manifest this is by the lock, or
             whose repository and tag are named.
-
-    Returns:
-        The manifest's digest, and the image.
 
     Raises:
         UsageError: the lock has no such image, or none can be told.
@@ -85,18 +135,24 @@ def identify(
         made = [image for image in known.values() if lock.images[image.name].manifest in digests]
         image = made[0] if made else _named(source, list(known.values()))
     else:
-        image = known.get(name)
+        image = known.get(name) or next((one for one in known.values() if one.title == name), None)
     if image is None:
-        more = " …" if len(known) > _MOST_NAMES else ""
+        names = sorted({one.title for one in known.values()})
+        more = " …" if len(names) > _MOST_NAMES else ""
         unknown = f"it cannot be told which image of the lock {source.reference} is"
         raise UsageError(
             f"the lock has no image {name!r}" if name else unknown,
-            hint=f"name one with --image: {', '.join(sorted(known)[:_MOST_NAMES]) or 'the lock has none'}{more}",
+            hint=f"name one with --image: {', '.join(names[:_MOST_NAMES]) or 'the lock has none'}{more}",
         )
     locked = lock.images[image.name]
+    if image.index is not None and name != image.name:
+        # Who names one manifest of it, and no more, means that.
+        alone = name is None and locked.manifest == digests[0] and source.index() is None
+        return Meant(image=image, digest=digests[0]) if alone else Meant(image=image, index=image.index)
     if len(digests) == 1:
-        return digests[0], image
-    return locked.manifest if locked.manifest in digests else source.resolve(locked.platform), image
+        return Meant(image=image, digest=digests[0])
+    digest = locked.manifest if locked.manifest in digests else source.resolve(locked.platform)
+    return Meant(image=image, digest=digest)
 
 
 def _named(source: BaseSource, images: Sequence[ImageDeclaration]) -> ImageDeclaration | None:
@@ -104,6 +160,6 @@ def _named(source: BaseSource, images: Sequence[ImageDeclaration]) -> ImageDecla
     found = [image for image in images if f"/{source.name}".endswith(f"/{image.repository}")]
     longest = max((len(image.repository) for image in found), default=0)
     found = [image for image in found if len(image.repository) == longest]
-    if len(found) > 1:
+    if len({image.title for image in found}) > 1:
         found = [image for image in found if source.tag in image.recipe.tags]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len({image.title for image in found}) == 1 else None

@@ -96,6 +96,18 @@ def config_of(manifest: Mapping[str, Any], where: str) -> Descriptor:
     return read_descriptor(manifest.get("config"), where)
 
 
+def manifests_of(index: Mapping[str, Any], where: str) -> list[Descriptor]:
+    """What an index names, in its order.
+
+    Raises:
+        SourceError: the index makes no sense.
+    """
+    listed = index.get("manifests")
+    if not isinstance(listed, list):
+        raise nonsense(where, "its index has no list of manifests")
+    return [read_descriptor(item, where) for item in listed]
+
+
 def layers_of(manifest: Mapping[str, Any], where: str) -> list[Descriptor]:
     """The layers that an image manifest names, the lowest first.
 
