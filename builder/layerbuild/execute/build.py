@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
 from layerbuild.errors import LayerbuildError, NotReproducible, ProjectError, raise_failed
 from layerbuild.execute.contents import Contents
-from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Outlet, Packer
 from layerbuild.execute.parallel import R, attempts
 from layerbuild.image import CONFIG, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
+from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress
