@@ -30,7 +30,11 @@ def lock_at(root: Path, revision: str, environ: Mapping[str, str]) -> Lock | Non
     git = Git(environ, within=str(root))
     inside = git.run("rev-parse", "--show-prefix")
     if isinstance(inside, Failure):
-        raise UsageError(f"{root} lies in no git repository", cause=inside.said, hint="leave --changed-since out")
+        raise UsageError(
+            f"{root} lies in no git repository",
+            cause=inside.said,
+            hint="name no revision, or commit the project to git first",
+        )
     commit = _commit(git, revision)
     path = f"{os.fsdecode(inside).removesuffix(chr(10))}{LOCKFILE}"
     listed = git.run("--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--", path)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from layerbuild import yamlfile
 from layerbuild.buckets import SLOTS, Buckets
 from layerbuild.errors import LockError, ProjectError
+from layerbuild.lockmerge import conflicted
 from layerbuild.lockmodel import VERSION, Lock, LockedBase, LockedImage, LockedIndex, LockedLayer
 from layerbuild.model import Blob, Content, Directory, Facts, Pin, PinnedFile, Receipt
 from layerbuild.paths import unsafe_reason
@@ -27,10 +28,10 @@ def parse(text: str, name: str = "lockfile.yaml") -> Lock:
     Raises:
         LockError: it is not a lock, is of a newer version, or holds what no lock can hold.
     """
-    if re.search(r"^(<{7}|={7}|>{7})", text, re.MULTILINE):
+    if conflicted(text):
         raise LockError(
             f"{name} holds conflict markers of a merge",
-            hint="take either side (git checkout --ours lockfile.yaml) and run 'layerbuild lock'",
+            hint="run 'layerbuild lock', which takes what both sides agree on, and names the rest",
         )
     try:
         document = yamlfile.parse(text, name)

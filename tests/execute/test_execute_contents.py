@@ -19,8 +19,8 @@ from fixtures.project import BIG, safetensors
 from fixtures.web import Web
 from layerbuild.errors import ContentMismatch, LockError, NotFound, StoreError, Unreachable
 from layerbuild.execute.contents import read_exactly
-from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.parallel import in_threads
+from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Content, Facts
 from layerbuild.store import local, reading

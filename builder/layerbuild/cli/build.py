@@ -26,6 +26,7 @@ from layerbuild.images import ImageDeclaration
 @options.executor
 @options.insecure
 @options.frozen
+@options.receipts_out
 @options.as_json
 @click.pass_obj
 def command(obj: dict[str, Any], /, **arguments: Any) -> None:
@@ -57,7 +58,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     builder.team = team_at(arguments["executor"], workspace, builder)
     adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
-    changed = workspace.record(builder, built.images, frozen=arguments["frozen"])
+    changed = workspace.record(
+        builder, built.images, frozen=arguments["frozen"], receipts_out=arguments["receipts_out"]
+    )
     if arguments["json_output"]:
         failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
         images = [as_json(image) for image in built.images]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from layerbuild import locktext
 from layerbuild.advice import advise
-from layerbuild.cli import options
+from layerbuild.cli import merging, options
 from layerbuild.cli.display import print_json
 from layerbuild.cli.installs import installs
 from layerbuild.cli.workspace import Workspace
@@ -30,6 +31,10 @@ from layerbuild.lockmodel import Lock, forgetting
 @click.option(
     "--repack", multiple=True, metavar="NAME", help="Forget how this layer, or image, was compressed and composed."
 )
+@click.option("--facts", is_flag=True, help="Fetch the models of which an image must know more than is published.")
+@click.option(
+    "--record", metavar="FILE", help="Take over receipts that --receipts-out of build or push wrote. No pin moves."
+)
 @options.insecure
 @options.as_json
 @click.pass_obj
@@ -45,23 +50,46 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild lock                    pin what is new
       layerbuild lock --update clip-l14  move one pin to what its source says today
       layerbuild lock --check            for CI: is the lock up to date?
+      layerbuild lock --facts            fetch now what the first build would have to learn
+      layerbuild lock --record out.yaml  receipts of a CI that leaves the lock alone
+
+    Conflict markers of a merge are resolved where both sides agree. What they say differently is named.
     """
     workspace = Workspace(obj, insecure=arguments["insecure"], offline=arguments["offline"])
     if arguments["check_only"]:
         _check(workspace, json_output=arguments["json_output"])
         return
+    if arguments["record"] is not None:
+        merging.take_over(workspace, Path(arguments["record"]), json_output=arguments["json_output"])
+        return
     with workspace.writing():
-        old = workspace.lock_or_none()
+        old = merging.settled(workspace, arguments["update"], everything=arguments["update_all"])
         labels = {
             name for image in (old or Lock()).images.values() for line in image.layers for name in _names_of(line)
         }
         _known_names(workspace, arguments["update"])
         _known_names(workspace, arguments["repack"], labels)
         new = _locker(workspace, old or Lock(), arguments).run()
+        if arguments["facts"]:
+            new = _with_facts(workspace, new, arguments)
         new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
         changed = locktext.write(workspace.project.lockfile, new)
     advice = [*map(str, advise(_composed(workspace, new), new)), *installs(workspace.context, old or Lock(), new)]
     _report(workspace, old, new, advice, changed=changed, json_output=arguments["json_output"])
+
+
+def _with_facts(workspace: Workspace, lock: Lock, arguments: Mapping[str, Any]) -> Lock:
+    """The lock with the facts that its images wait for. What must be read for them is fetched.
+
+    Raises:
+        LayerbuildError: something cannot be had.
+    """
+    composed = _composed(workspace, lock)
+    builder = workspace.builder(lock)
+    builder.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
+    for error in builder.learn(composed).values():
+        raise error
+    return _locker(workspace, lock, {**arguments, "update": (), "update_all": False}).run()
 
 
 def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locker:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
     "push": ("push", "Send images to a registry, an OCI layout or an archive, only what is missing there."),
     "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
+    "diff": ("diff", "Say in words what moved between two locks, and what that costs to push."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
     "attach": ("attach", "Attach files to a pushed image: an SBOM, a licence, the lock."),
     "referrers": ("referrers", "List what is attached to a pushed image."),

@@ -37,6 +37,15 @@ def frozen(command: F) -> F:
     )(command)
 
 
+def receipts_out(command: F) -> F:
+    """`--receipts-out FILE`."""
+    return click.option(
+        "--receipts-out",
+        metavar="FILE",
+        help="Write the lock with what was made to FILE; 'layerbuild lock --record FILE' takes it over.",
+    )(command)
+
+
 def selection(command: F) -> F:
     """`[IMAGE]... --label KEY[=GLOB] --changed-since REV`; see `selected`."""
     return click.argument("patterns", metavar="[IMAGE]...", nargs=-1)(narrowing(command))

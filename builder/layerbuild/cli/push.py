@@ -44,6 +44,7 @@ from layerbuild.selection import refuse_parts
 @options.executor
 @options.insecure
 @options.frozen
+@options.receipts_out
 @options.as_json
 @click.pass_obj
 def command(obj: dict[str, Any], /, **arguments: Any) -> None:
@@ -86,7 +87,7 @@ def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) 
     builder.team = team_at(arguments["executor"], workspace, builder, destination=where, direct=direct)
     adopted = adopt(workspace, builder, selected, arguments)
     built = builder.run(selected)
-    workspace.record(builder, built.images, frozen=arguments["frozen"])
+    workspace.record(builder, built.images, frozen=arguments["frozen"], receipts_out=arguments["receipts_out"])
     pusher = Pusher(
         destination=destination,
         packer=builder.packer,

@@ -169,11 +169,17 @@ class Workspace(Station):
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def record(self, builder: Builder, built: Sequence[BuiltImage], *, frozen: bool) -> bool:
+    def record(
+        self, builder: Builder, built: Sequence[BuiltImage], *, frozen: bool, receipts_out: str | None = None
+    ) -> bool:
         """Add receipts and facts to the lock, unless it is frozen or nothing was built. Returns whether a byte changed.
+
+        With `receipts_out`, the lock with these receipts is written to that file, too.
 
         The lock is read anew: another process may have added to it meanwhile.
         """
+        if receipts_out is not None and built:
+            locktext.write(Path(receipts_out), builder.record(built))
         if frozen or not built:
             return False
         with self.writing():

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
 from layerbuild.errors import LayerbuildError, ProjectError, raise_failed
 from layerbuild.execute.contents import Contents
-from layerbuild.execute.lock import merge_facts
 from layerbuild.execute.pack import Outlet, Packer
 from layerbuild.execute.parallel import R, attempts
 from layerbuild.execute.releases import recorded, same_digest
@@ -19,6 +18,7 @@ from layerbuild.image import CONFIG, MANIFEST, BaseImage, BuiltLayer, config_jso
 from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
+from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage
 from layerbuild.model import Descriptor, Facts, Receipt, sha256_hex
 from layerbuild.progress import Progress

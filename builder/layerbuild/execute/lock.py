@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.digests import header_facts
-from layerbuild.errors import LayerbuildError, LockError, SourceError, Unreachable
+from layerbuild.errors import LayerbuildError, SourceError, Unreachable
 from layerbuild.execute.contents import Contents
 from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
 from layerbuild.kinds.requests import declaration_digest
+from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer, forgetting
 from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
@@ -259,27 +260,6 @@ class Locker:
             same = before is not None and before.platforms == index.platforms
             found[name] = before if same and before is not None else LockedIndex(platforms=index.platforms)
         return forgetting(found, self.old.images, images)
-
-
-def merge_facts(sha256: str, one: Facts | None, other: Facts | None) -> Facts | None:
-    """What both know of a content together.
-
-    Raises:
-        LockError: they contradict each other: content does not change under one sha256.
-    """
-    if one is None or other is None:
-        return one or other
-    merged = {}
-    for item in fields(Facts):
-        a, b = getattr(one, item.name), getattr(other, item.name)
-        if a is not None and b is not None and a != b:
-            raise LockError(
-                f"two different facts about {sha256[:16]}: {item.name} is {str(a)[:80]} and {str(b)[:80]}",
-                cause="the lock was edited by hand, or a server sent another header than the file has",
-                hint=f"remove the entry {sha256} from the 'files' of the lock, and run 'layerbuild lock'",
-            )
-        merged[item.name] = a if a is not None else b
-    return Facts(**merged)
 
 
 def _usable(image: ImageDeclaration, layers: Mapping[str, LockedLayer], bases: Mapping[tuple[str, str], str]) -> bool:
