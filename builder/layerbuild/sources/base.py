@@ -21,6 +21,7 @@ from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
+from layerbuild.sources.memo import Memo
 
 MAX_SIZE = 2**53
 """Bytes beyond which a size is nonsense; also what JSON readers elsewhere can hold exactly."""
@@ -44,6 +45,7 @@ class Context:
         hash_file: sha256 and size of a local file; the store remembers them.
         progress: where long work says how far it is.
         offline: no source may open a connection.
+        memo: what sources have asked in this context.
     """
 
     client: http.Client
@@ -53,6 +55,7 @@ class Context:
     hash_file: Callable[[Path], Content]
     progress: Progress
     offline: bool = False
+    memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
 
 
 class Source(Protocol):

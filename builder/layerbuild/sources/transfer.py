@@ -90,7 +90,12 @@ def probe_size(remote: Remote) -> int | None:
 
 
 def document(remote: Remote, *, limit: int) -> bytes:
-    """The whole body of a short answer, such as an API's.
+    """The whole body of a short answer, such as an API's. Raises as `page`."""
+    return page(remote, limit=limit)[0]
+
+
+def page(remote: Remote, *, limit: int) -> tuple[bytes, Mapping[str, str]]:
+    """The whole body of a short answer, such as an API's, and its headers.
 
     Raises:
         Unreachable: no answer, or none that came to its end.
@@ -101,7 +106,7 @@ def document(remote: Remote, *, limit: int) -> bytes:
         try:
             remote.check(response)
             _refuse_encoding(remote, response)
-            return b"".join(http.chunks(response, limit=limit))
+            return b"".join(http.chunks(response, limit=limit)), response.headers
         except Unreachable:
             if attempt == remote.client.policy.retries or response.status_code in http.RETRIED:
                 raise
