@@ -168,6 +168,16 @@ def test_a_listing_of_several_pages(at_hub: Context, hub: Hub, large: str) -> No
     }
 
 
+def test_a_mirror_that_tells_no_digests(at_hub: Context, hub: Hub) -> None:
+    commit = hub.add("org/name", files=FILES, lfs={"model.bin": BIG})
+    names = [{"rfilename": path} for path in ("config.json", "model.bin", "vocab/merges.txt")]
+    hub.script("/api/models/org/name/revision/main", json.dumps({"sha": commit, "siblings": names}).encode())
+    bare = resolve(at_hub, "hf://org/name")
+    assert hub.counted() == {"metadata": 2}
+    hub.script("/api/models/org/name/revision/main")
+    assert resolve(replace(at_hub), "hf://org/name") == bare and len(bare.files) == 3
+
+
 def _pages(hub: Hub, commit: str, *answers: Answer | bytes) -> None:
     hub.script(f"/api/models/org/large/tree/{commit}", *answers)
 
@@ -410,7 +420,7 @@ GOOD: dict[str, Any] = {"rfilename": "x", "size": 1, "blobId": "0" * 40}
         [{**GOOD, "lfs": "x"}],
         [{**GOOD, "lfs": {"sha256": "0" * 64}}],
         [{**GOOD, "lfs": {"sha256": "A" * 64, "size": 1}}],
-        [{"rfilename": "x"}],
+        [{"rfilename": "x"}, GOOD],
         [GOOD, GOOD],
         [GOOD, {**GOOD, "rfilename": "x/y"}],
     ],

@@ -59,8 +59,8 @@ class Hub:
     def revision(self, repository: Repository, revision: str) -> Revision:
         """The commit and files of a branch, tag or commit. Asked once, whoever wants it:
 
-        `GET /api/TYPE/NAME/revision/REV?blobs=true`, and for a very large repository the pages of
-        `GET /api/TYPE/NAME/tree/COMMIT?recursive=true`.
+        `GET /api/TYPE/NAME/revision/REV?blobs=true`, and the pages of `GET /api/TYPE/NAME/tree/COMMIT?recursive=true`
+        for a very large repository, or from a mirror that does not answer `blobs=true`.
 
         Raises:
             NotFound, AccessDenied, Unreachable: the Hub says so, or nothing.

@@ -79,7 +79,8 @@ class Listing:
 
 
 def parse_revision(body: bytes, what: str, revision: str) -> Revision:
-    """A revision's commit and its `siblings`, which may be none, or not all, in a very large repository.
+    """A revision's commit and its `siblings`: not all of them, or none, where the repository is very large, and
+    none where a mirror has dropped what was asked about each.
 
     Raises:
         SourceError: `body` makes no sense, or is about another commit than the one asked for.
@@ -92,6 +93,8 @@ def parse_revision(body: bytes, what: str, revision: str) -> Revision:
         raise listing.nonsense("it names no commit, or no files")
     if is_hex(revision, 40) and commit != revision:
         raise listing.nonsense(f"it speaks of commit {commit}")
+    if all(isinstance(item, dict) and set(item) == {"rfilename"} for item in siblings):
+        siblings = []
     for item in siblings:
         found: dict[str, Any] = item if isinstance(item, dict) else {}
         listing.add(found.get("rfilename"), found.get("size"), found.get("blobId"), found.get("lfs"), "sha256")
