@@ -1,13 +1,14 @@
 """Downloading over HTTP what a pin describes: ranges, resumption within the run, and sizes.
 
 RFC 9110, sections 14 (ranges) and 15 (statuses). A download that breaks off goes on where it
-stopped, by asking the original address again: the signed address it led to may have expired.
+stopped, by asking the original address again: the signed address it led to may have expired. Large
+files whose digest is pinned come over several connections, where the server takes ranges.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ import requests
 
 from layerbuild import http
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
+from layerbuild.sources import ranges
 from layerbuild.sources.base import MAX_SIZE, mismatch
 
 Check = Callable[[requests.Response], None]
@@ -55,17 +57,40 @@ def read(remote: Remote, *, offset: int = 0, length: int | None = None) -> Itera
         Unreachable: no answer, or it broke off again and again without progress.
         SourceError: what `remote.check` raises, or an answer that makes no sense.
     """
-    download = _Download(remote, offset, length)
-    resumed_at, fruitless = offset, 0
+    large = remote.pinned and length is None and ranges.worthwhile(remote.size or 0, offset)
+    if large and ranges.TURN.acquire(blocking=False):
+        try:
+            yield from _in_ranges(remote, offset, remote.size or 0)
+        finally:
+            ranges.TURN.release()
+    else:
+        yield from _repeated(_Download(remote, offset, length))
+
+
+def _in_ranges(remote: Remote, offset: int, size: int) -> Iterator[bytes]:
+    """Several connections, once the first answer has shown that the server takes ranges."""
+    place = ranges.Place(remote.client, remote.url)
+    first = _Download(remote, offset, ranges.SEGMENT, place=place, or_all=True)
+    yield from _repeated(first)
+
+    def fetch(start: int, length: int) -> Generator[bytes, None, None]:
+        return _repeated(_Download(remote, start, length, place=place))
+
+    yield from ranges.in_order(fetch, first.position, size)
+
+
+def _repeated(download: _Download) -> Generator[bytes, None, None]:
+    """All bytes of a download, which is asked for again where it breaks off."""
+    resumed_at, fruitless = download.position, 0
     while not download.done:
         try:
             yield from download.once()
         except _BrokeOff:  # noqa: PERF203  # once per answer, not per byte
             fruitless = 0 if download.position - resumed_at >= http.BLOCK else fruitless + 1
             resumed_at = download.position
-            if fruitless > remote.client.policy.retries:
+            if fruitless > download.retries:
                 raise
-            remote.client.pause(fruitless)
+            download.pause(fruitless)
 
 
 def probe_size(remote: Remote) -> int | None:
@@ -138,10 +163,25 @@ class _BrokeOff(Unreachable):
 
 
 class _Download:
-    """How far a download is, and what is known of the file by now."""
+    """How far a download is, and what is known of the file by now.
 
-    def __init__(self, remote: Remote, offset: int, length: int | None) -> None:
+    Args:
+        place: shared by the downloads of several ranges.
+        or_all: where the server takes no ranges, go on to the end of the file.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        offset: int,
+        length: int | None,
+        *,
+        place: ranges.Place | None = None,
+        or_all: bool = False,
+    ) -> None:
         self._remote = remote
+        self._place = place
+        self._or_all = or_all
         self._size = remote.size
         self._wanted = None if length is None else offset + length
         self._tag: str | None = None
@@ -166,12 +206,28 @@ class _Download:
             headers["Range"] = f"bytes={self.position}-{(self._end or self._wanted) - 1}"
         elif self.position:
             headers["Range"] = f"bytes={self.position}-"
-        with self._remote.client.request("GET", self._remote.url, headers=headers) as response:
+        with self._request(headers) as response:
             self._remote.check(response)
             _refuse_encoding(self._remote, response)
+            if response.status_code == 200 and self._or_all:
+                self._wanted = None
             skip = self._judge(response)
             if not self.done:
                 yield from self._body(response, skip)
+
+    def _request(self, headers: Mapping[str, str]) -> requests.Response:
+        if self._place is not None:
+            return self._place.request(headers)
+        return self._remote.client.request("GET", self._remote.url, headers=headers)
+
+    @property
+    def retries(self) -> int:
+        """Tries after the first that brought nothing."""
+        return self._remote.client.policy.retries
+
+    def pause(self, fruitless: int) -> None:
+        """Waits before the next try."""
+        self._remote.client.pause(fruitless)
 
     def _judge(self, response: requests.Response) -> int:
         """Checks that this is (a part of) the same file; gives how many bytes of the body to skip."""
