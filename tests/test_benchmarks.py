@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import bars
+import downloading
 import layouts
 import ours
 import peers
@@ -344,6 +345,14 @@ def test_one_part_by_itself(tmp_path: Path) -> None:
     assert report.for_terminal(found) in done.stdout
     assert not list(scratch.iterdir())
     assert str(_ROOT) not in data.read_text() and socket.gethostname() not in data.read_text()
+
+
+def test_downloading_beside_curl(tmp_path: Path) -> None:
+    found = downloading.run(tmp_path, 2 * MIB, [0, 200], 1)
+    programs = ["curl", "layerbuild build"]
+    assert [(row["rate"], row["program"]) for row in found] == [(rate, name) for rate in (0, 200) for name in programs]
+    assert len(downloading.report(found).splitlines()) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_sizes_have_units() -> None:

@@ -118,6 +118,29 @@ def test_a_damaged_beginning_costs_one_more_download(declared: Project, web: Web
     assert declared.stored_files()[sha256(_MODEL)] == len(_MODEL) and declared.beginnings() == []
 
 
+def test_a_damaged_beginning_is_found_in_the_middle_of_a_push(
+    declared: Project, web: Web, gate: threading.Event, spec_registry: SpecRegistry
+) -> None:
+    _half(web, gate)
+    _end(declared, signal.SIGKILL, "build")
+    (kept,) = declared.beginnings()
+    kept.write_bytes(bytes(_HALF))
+    _restarted(web, gate)
+    done = declared.run("push", f"{spec_registry.host}/{spec_registry.prefix}")
+    assert "of no use" in done.err and len(web.requests) == 2
+    large = [blob for blob in spec_registry.blobs.values() if len(blob) > _HALF]
+    assert len(large) == 1 and _MODEL in large[0]
+
+
+def test_a_file_without_a_digest_is_fetched_once(project: Project, web: Web) -> None:
+    layer = f"sd: {{kind: model, type: checkpoint, source: '{web.route('/sd.safetensors', _MODEL)}'}}\n"
+    project.write({"layers/l.yaml": layer, "recipes/r.yaml": _RECIPE}).run("lock")
+    assert project.stored_files()[sha256(_MODEL)] == len(_MODEL)
+    project.run("build")
+    assert len(web.requests) == 1 and web.sent["/sd.safetensors"] == len(_MODEL)
+    assert project.lock["files"][sha256(_MODEL)]["safetensors"] is True
+
+
 def test_another_file_at_the_server_ends_it(declared: Project, web: Web, gate: threading.Event) -> None:
     _half(web, gate)
     _end(declared, signal.SIGKILL, "build")
