@@ -93,6 +93,20 @@ def test_a_range_that_breaks_off_goes_on(context: Context, web: Web) -> None:
     assert sum(web.sent.values()) == len(_DATA)
 
 
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_a_server_that_allows_one_connection(context: Context, web: Web, status: int) -> None:
+    refused = 7 * _SEGMENT
+
+    def answer(asked: Asked) -> Answer:
+        several = not asked.headers["range"].endswith("-")
+        return Answer(status=status) if several and _ranges([asked]) >= [refused] else Answer(body=_DATA)
+
+    web.handle("/", answer)
+    assert b"".join(_open(context, web.url + "/file")) == _DATA
+    assert f"bytes={refused}-" in [asked.headers["range"] for asked in web.requests]
+    assert sum(web.sent.values()) == len(_DATA)
+
+
 def test_what_came_before_a_failure_is_handed_on(context: Context, web: Web) -> None:
     gone = 7 * _SEGMENT
     web.handle("/", lambda asked: Answer(status=404) if _ranges([asked]) >= [gone] else Answer(body=_DATA))

@@ -68,7 +68,8 @@ def read(remote: Remote, *, offset: int = 0, length: int | None = None) -> Itera
 
 
 def _in_ranges(remote: Remote, offset: int, size: int) -> Iterator[bytes]:
-    """Several connections, once the first answer has shown that the server takes ranges."""
+    """Several connections, once the first answer has shown that the server takes ranges. One again where it refuses
+    several: many allow a visitor only so many."""
     place = ranges.Place(remote.client, remote.url)
     first = _Download(remote, offset, ranges.SEGMENT, place=place, or_all=True)
     yield from _repeated(first)
@@ -76,7 +77,13 @@ def _in_ranges(remote: Remote, offset: int, size: int) -> Iterator[bytes]:
     def fetch(start: int, length: int) -> Generator[bytes, None, None]:
         return _repeated(_Download(remote, start, length, place=place))
 
-    yield from ranges.in_order(fetch, first.position, size)
+    position = first.position
+    try:
+        for chunk in ranges.in_order(fetch, position, size):
+            position += len(chunk)
+            yield chunk
+    except (AccessDenied, Unreachable):
+        yield from _repeated(_Download(remote, position, None))
 
 
 def _repeated(download: _Download) -> Generator[bytes, None, None]:
