@@ -88,16 +88,16 @@ def _in_ranges(remote: Remote, offset: int, size: int) -> Iterator[bytes]:
 
 def _repeated(download: _Download) -> Generator[bytes, None, None]:
     """All bytes of a download, which is asked for again where it breaks off."""
-    resumed_at, fruitless = download.position, 0
+    client, resumed_at, fruitless = download.remote.client, download.position, 0
     while not download.done:
         try:
             yield from download.once()
         except _BrokeOff:  # noqa: PERF203  # once per answer, not per byte
             fruitless = 0 if download.position - resumed_at >= http.BLOCK else fruitless + 1
             resumed_at = download.position
-            if fruitless > download.retries:
+            if fruitless > client.policy.retries:
                 raise
-            download.pause(fruitless)
+            client.pause(fruitless)
 
 
 def probe_size(remote: Remote) -> int | None:
@@ -186,7 +186,7 @@ class _Download:
         place: ranges.Place | None = None,
         or_all: bool = False,
     ) -> None:
-        self._remote = remote
+        self.remote = remote
         self._place = place
         self._or_all = or_all
         self._size = remote.size
@@ -208,14 +208,14 @@ class _Download:
 
     def once(self) -> Iterator[bytes]:
         """What one answer gives, from where the download stands."""
-        headers = dict(self._remote.headers)
+        headers = dict(self.remote.headers)
         if self._wanted is not None:
             headers["Range"] = f"bytes={self.position}-{(self._end or self._wanted) - 1}"
         elif self.position:
             headers["Range"] = f"bytes={self.position}-"
         with self._request(headers) as response:
-            self._remote.check(response)
-            _refuse_encoding(self._remote, response)
+            self.remote.check(response)
+            _refuse_encoding(self.remote, response)
             if response.status_code == 200 and self._or_all:
                 self._wanted = None
             skip = self._judge(response)
@@ -225,21 +225,12 @@ class _Download:
     def _request(self, headers: Mapping[str, str]) -> requests.Response:
         if self._place is not None:
             return self._place.request(headers)
-        return self._remote.client.request("GET", self._remote.url, headers=headers)
-
-    @property
-    def retries(self) -> int:
-        """Tries after the first that brought nothing."""
-        return self._remote.client.policy.retries
-
-    def pause(self, fruitless: int) -> None:
-        """Waits before the next try."""
-        self._remote.client.pause(fruitless)
+        return self.remote.client.request("GET", self.remote.url, headers=headers)
 
     def _judge(self, response: requests.Response) -> int:
         """Checks that this is (a part of) the same file; gives how many bytes of the body to skip."""
-        what = self._remote.what
-        tag = None if self._remote.pinned else response.headers.get("ETag")
+        what = self.remote.what
+        tag = None if self.remote.pinned else response.headers.get("ETag")
         if self._tag is not None and tag != self._tag:
             raise ContentMismatch(f"{what} changed while it was downloaded", hint="run the command again")
         self._tag = tag
@@ -258,7 +249,7 @@ class _Download:
         return self.position if response.status_code == 200 else 0
 
     def _body(self, response: requests.Response, skip: int) -> Iterator[bytes]:
-        what, end = self._remote.what, self._end
+        what, end = self.remote.what, self._end
         with closing(http.chunks(response)) as pieces:
             while not self.done:
                 try:
