@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
+_BLOCK = 256 * 1024
 
 
 @contextlib.contextmanager
-def serving(path: Path) -> Iterator[str]:
-    """The file's address on the loopback, for a while."""
+def serving(path: Path, rate: float | None = None) -> Iterator[str]:
+    """The file's address on the loopback, for a while.
+
+    Args:
+        rate: bytes per second on each connection.
+    """
 
     class Handler(_Handler):
         file = path
+        limit = rate
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -35,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     file: Path
+    limit: float | None
 
     def do_GET(self) -> None:
         size = self.file.stat().st_size
@@ -47,7 +55,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
         self.end_headers()
         with self.file.open("rb") as file, contextlib.suppress(ConnectionError):
-            self.connection.sendfile(file, first, last - first + 1)
+            if self.limit is None:
+                self.connection.sendfile(file, first, last - first + 1)
+                return
+            start = time.monotonic()
+            for position in range(first, last + 1, _BLOCK):
+                self.connection.sendfile(file, position, min(_BLOCK, last + 1 - position))
+                ahead = (position + _BLOCK - first) / self.limit - (time.monotonic() - start)
+                time.sleep(max(0.0, ahead))
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged."""

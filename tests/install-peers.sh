@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what tests and benchmarks run layerbuild against. Called by `make test` and `make bench`.
 #   install-peers.sh system PACKAGE...   Debian packages that are missing (needs root)
-#   install-peers.sh clients DIR         several versions of the Hugging Face clients, each in a directory of its own
+#   install-peers.sh clients DIR         versions of the Hugging Face clients and a mirror, each in a directory of its own
 set -eu
 
 missing() {
@@ -29,7 +29,8 @@ system)
 clients)
     directory=$2
     mkdir -p "$directory"
-    # name, then requirements: the oldest client that people still run, and the newest of both libraries.
+    # name, then requirements: the oldest client that people still run, the last before version 1, and the
+    # newest of both libraries; and a caching mirror of the Hub.
     while read -r name requirements; do
         [ -n "$name" ] || continue
         stamp="$directory/$name/.requirements"
@@ -41,8 +42,10 @@ clients)
         printf '%s' "$requirements" >"$stamp"
     done <<LIST
 hub-old huggingface_hub==0.16.4
+hub-mid huggingface_hub==0.36.0
 hub-new huggingface_hub
 transformers transformers
+olah olah==0.5.4
 LIST
     ;;
 *)

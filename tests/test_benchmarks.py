@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import bars
+import downloading
 import layouts
 import ours
 import peers
@@ -361,6 +362,14 @@ def test_layers_at_once_and_an_image_that_is_there(tmp_path: Path) -> None:
     asked = {name: row["requests"] for name, row in found["again"].items()}
     assert asked == {"first": 1 + 40 + 2 * 41 + 1, "unchanged": 1, "another tag": 1 + 41 + 1}
     assert "| one at a time " in done.stdout and "| 1.00 |" in done.stdout.replace("  ", " ")
+
+
+def test_downloading_beside_curl(tmp_path: Path) -> None:
+    found = downloading.run(tmp_path, 2 * MIB, [0, 200], 1)
+    programs = ["curl", "layerbuild build"]
+    assert [(row["rate"], row["program"]) for row in found] == [(rate, name) for rate in (0, 200) for name in programs]
+    assert len(downloading.report(found).splitlines()) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_sizes_have_units() -> None:

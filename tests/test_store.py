@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders import facts_of, git_blob, sha256
 from fixtures.project import safetensors
 from layerbuild.digests import CHUNK, SafetensorsScan
-from layerbuild.errors import ContentMismatch, StoreError
+from layerbuild.errors import ContentMismatch, Damaged, StoreError, Unreachable
 from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store import Store
 from layerbuild.store.local import Marks
@@ -342,6 +343,108 @@ class TestLocalFiles:
         assert store.has(_content(_LARGE)) and _nothing_kept(store)
         with pytest.raises(ContentMismatch, match="x is not what was pinned"):
             list(store.arriving_local(path, _content(_DATA), name="x"))
+
+
+_MIB = 1024 * 1024
+_LONG = bytes(range(256)) * (6 * _MIB // 256)
+
+
+class TestFetching:
+    """`_LONG` arrives, and breaks off after some mebibytes."""
+
+    def _fetch(
+        self, store: Store, *, until: int | None = None, expected: Content | None = None, data: bytes = _LONG
+    ) -> tuple[bytes, list[int]]:
+        """What was passed on, and from which offsets it was asked for."""
+        asked: list[int] = []
+
+        def opened(offset: int) -> Iterator[bytes]:
+            asked.append(offset)
+            for start in range(offset, len(data) if until is None else until, _MIB // 2):
+                yield data[start : start + _MIB // 2]
+            if until is not None:
+                raise Unreachable("it broke off")
+
+        return b"".join(store.fetching(opened, expected or _content(_LONG), name="the file")), asked
+
+    def _break_off(self, store: Store, until: int = 3 * _MIB, **more: Any) -> Path:
+        with pytest.raises(Unreachable, match="broke off"):
+            self._fetch(store, until=until, **more)
+        (kept,) = (store.root / "partial").iterdir()
+        return kept
+
+    def test_all_at_once(self, store: Store) -> None:
+        assert self._fetch(store) == (_LONG, [0])
+        assert b"".join(store.open(_content(_LONG))) == _LONG
+        assert not list((store.root / "partial").iterdir())
+
+    def test_another_store_goes_on(self, store: Store) -> None:
+        kept = self._break_off(store)
+        assert kept.read_bytes() == _LONG[: 3 * _MIB] and not store.has(_content(_LONG))
+        self._break_off(store, 5 * _MIB)
+        other = Store(store.root)
+        assert self._fetch(other) == (_LONG, [5 * _MIB])
+        assert b"".join(other.open(_content(_LONG))) == _LONG and not kept.exists()
+        assert other._disk.file(sha256(_LONG)).stat().st_mode & 0o777 == 0o644
+        other.close()
+
+    def test_whoever_stops_reading_leaves_what_came(self, store: Store) -> None:
+        chunks = store.fetching(lambda offset: iter([_LONG[: 2 * _MIB], _LONG[2 * _MIB :]]), _content(_LONG), name="x")
+        next(chunks)
+        chunks.close()
+        assert self._fetch(store) == (_LONG, [2 * _MIB])
+
+    def test_facts_are_learnt_over_the_break(self, store: Store) -> None:
+        data = safetensors(3 * _MIB, {"a": "b"})
+        self._break_off(store, 2 * _MIB, expected=_content(data), data=data)
+        scan = SafetensorsScan()
+        found = store.fetching(lambda offset: iter([data[offset:]]), _content(data), name="x", scan=scan)
+        assert b"".join(found) == data and store.facts(sha256(data)) == facts_of(data)
+
+    @pytest.mark.parametrize("size", [len(_LONG), None])
+    def test_what_git_names(self, store: Store, size: int | None) -> None:
+        named = Content(size=size, git_blob=git_blob(_LONG))
+        self._break_off(store, expected=named)
+        assert self._fetch(store, expected=named) == (_LONG, [3 * _MIB])
+        assert store.sha256_of(named) == sha256(_LONG)
+
+    def test_a_short_beginning_is_not_kept(self, store: Store) -> None:
+        with pytest.raises(Unreachable):
+            self._fetch(store, until=_MIB // 2)
+        assert not list((store.root / "partial").iterdir())
+
+    def test_a_whole_file_that_was_not_named_yet(self, store: Store) -> None:
+        self._break_off(store).write_bytes(_LONG)
+        assert self._fetch(store) == (_LONG, [len(_LONG)])
+        assert store.has(_content(_LONG))
+
+    def test_a_beginning_that_is_longer_than_the_whole(self, store: Store) -> None:
+        self._break_off(store).write_bytes(_LONG + b"x")
+        assert self._fetch(store) == (_LONG, [0])
+
+    def test_a_damaged_beginning_is_removed_once(self, store: Store) -> None:
+        kept = self._break_off(store)
+        kept.write_bytes(bytes(3 * _MIB))
+        with pytest.raises(Damaged, match="of no use"):
+            self._fetch(store)
+        assert not kept.exists() and not store.has(_content(_LONG))
+        assert self._fetch(store) == (_LONG, [0])
+
+    def test_other_bytes_than_pinned_leave_nothing(self, store: Store) -> None:
+        with pytest.raises(ContentMismatch, match="the file is not what was pinned"):
+            self._fetch(store, data=_LONG[:-1] + b"x")
+        assert not list((store.root / "partial").iterdir()) and _nothing_kept(store)
+
+    @pytest.mark.parametrize(("days", "left"), [(6, True), (8, False)])
+    def test_old_beginnings_are_swept(self, store: Store, days: int, left: bool) -> None:
+        kept = self._break_off(store)
+        then = time.time() - days * 24 * 3600
+        os.utime(kept, (then, then))
+        Store(store.root).close()
+        assert kept.exists() is left
+        if left:
+            self._break_off(store, 4 * _MIB)
+            assert time.time() - kept.stat().st_mtime < 3600
 
 
 class TestMemory:

@@ -72,7 +72,7 @@ def test_fewer_bytes_than_the_declared_size(project: Project, web: Web) -> None:
 
 
 def test_download_that_always_breaks_off(project: Project, web: Web) -> None:
-    address = web.route("/model.safetensors", Answer(body=_MODEL, cut=1000, ranges=False))
+    address = web.route("/model.safetensors", Answer(body=_MODEL, cut=300 * 1024, ranges=False))
     _model(project, address, sha256=sha256(_MODEL), size=len(_MODEL))
     _refused_at_push(project, "model.safetensors")
     # The server recovers, and so does the next run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -92,10 +93,135 @@ def test_a_ref_with_a_slash(at_hub: Context, hub: Hub) -> None:
 
 
 def test_a_dataset(at_hub: Context, hub: Hub) -> None:
-    commit = hub.add("org/data", files=FILES, lfs={"x.parquet": BIG}, dataset=True)
+    commit = hub.add("org/data", files=FILES, lfs={"x.parquet": BIG}, kind="datasets")
     pin = resolve(at_hub, "hf://datasets/org/data")
     assert pin.source == f"hf://datasets/org/data@{commit}"
     assert {f.path: fetch(at_hub, pin, f) for f in pin.files} == {**FILES, "x.parquet": BIG}
+
+
+def test_a_space(at_hub: Context, hub: Hub) -> None:
+    commit = hub.add("org/app", files=FILES, kind="spaces")
+    pin = resolve(at_hub, "hf://spaces/org/app/config.json")
+    assert pin.source == f"hf://spaces/org/app@{commit}/config.json"
+    assert fetch(at_hub, pin, pin.files[0]) == b"{}"
+
+
+def test_a_tag_and_a_pull_request(at_hub: Context, hub: Hub) -> None:
+    main = hub.add("org/name", files=FILES)
+    tag = hub.add("org/name", files={"config.json": b"{1}"}, ref="v1.0")
+    request = hub.add("org/name", files={"config.json": b"{12}"}, ref="refs/pr/12")
+    found = [resolve(at_hub, f"hf://org/name@{r}/config.json") for r in ("main", "v1.0", "refs/pr/12", tag)]
+    assert [(pin.revision, pin.ref) for pin in found] == [
+        (main, "main"),
+        (tag, "v1.0"),
+        (request, "refs/pr/12"),
+        (tag, None),
+    ]
+    assert [fetch(at_hub, pin, pin.files[0]) for pin in found] == [b"{}", b"{1}", b"{12}", b"{1}"]
+
+
+def test_a_repository_is_asked_once(at_hub: Context, hub: Hub) -> None:
+    lfs = {f"{number}.bin": b"%d" % number for number in range(40)}
+    commit = hub.add("org/name", lfs=lfs)
+    hub.add("org/other", lfs=lfs)
+    uris = [f"hf://org/{name}@main/{path}" for name in ("name", "other") for path in lfs]
+    with ThreadPoolExecutor(16) as pool:
+        pins = list(pool.map(lambda uri: resolve(at_hub, uri), uris))
+    assert [pin.files[0].path for pin in pins] == [*lfs, *lfs]
+    assert hub.counted() == {"metadata": 2}
+    # The branch's answer says what its commit holds.
+    assert resolve(at_hub, f"hf://org/name@{commit}/1.bin").revision == commit
+    assert hub.counted() == {"metadata": 2}
+    assert resolve(replace(at_hub), "hf://org/name@main/1.bin") in pins
+    assert hub.counted() == {"metadata": 3}, "another context has another token"
+
+
+def test_a_refusal_is_asked_for_once(at_hub: Context, hub: Hub) -> None:
+    for _ in range(3):
+        with pytest.raises(AccessDenied, match="unknown or private"):
+            resolve(at_hub, "hf://org/missing")
+    assert hub.counted() == {"metadata": 1}
+
+
+@pytest.fixture
+def large(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository with more files than one answer names; its commit."""
+    monkeypatch.setattr("layerbuild.sources.hub._RELIABLE", 3)
+    hub.named, hub.page = 3, 4
+    return hub.add(
+        "org/large", files={**FILES, "sub/config.json": b"[]"}, lfs={f"{n}.bin": b"%d" % n for n in range(9)}
+    )
+
+
+def test_a_listing_of_several_pages(at_hub: Context, hub: Hub, large: str) -> None:
+    pin = resolve(at_hub, "hf://org/large")
+    assert len(pin.files) == 12 and pin.revision == large
+    assert {f.path: fetch(at_hub, pin, f) for f in pin.files} == {
+        **FILES,
+        "sub/config.json": b"[]",
+        **{f"{n}.bin": b"%d" % n for n in range(9)},
+    }
+    # 12 files and two directories: four pages after the first answer.
+    assert hub.counted()["metadata"] == 5
+    assert {f.content for f in pin.files if f.path == "8.bin"} == {
+        Content(size=1, sha256=hashlib.sha256(b"8").hexdigest())
+    }
+
+
+def test_a_mirror_that_tells_no_digests(at_hub: Context, hub: Hub) -> None:
+    commit = hub.add("org/name", files=FILES, lfs={"model.bin": BIG})
+    names = [{"rfilename": path} for path in ("config.json", "model.bin", "vocab/merges.txt")]
+    hub.script("/api/models/org/name/revision/main", json.dumps({"sha": commit, "siblings": names}).encode())
+    bare = resolve(at_hub, "hf://org/name")
+    assert hub.counted() == {"metadata": 2}
+    hub.script("/api/models/org/name/revision/main")
+    assert resolve(replace(at_hub), "hf://org/name") == bare and len(bare.files) == 3
+
+
+def _pages(hub: Hub, commit: str, *answers: Answer | bytes) -> None:
+    hub.script(f"/api/models/org/large/tree/{commit}", *answers)
+
+
+def test_the_token_stays_where_a_listing_leads_elsewhere(
+    with_token: Context, hub: Hub, large: str, elsewhere: Any
+) -> None:
+    link = f'<{elsewhere.url}/api/x?cursor=abc&limit=4>; rel="next"'
+    entry = {"type": "file", "path": "a", "size": 1, "oid": "0" * 40}
+    rest = {**entry, "path": "b"}
+    _pages(hub, large, Answer(body=json.dumps([entry]).encode(), headers={"Link": link}), json.dumps([rest]).encode())
+    assert [f.path for f in resolve(with_token, "hf://org/large").files] == ["a", "b"]
+    assert elsewhere.requests == []
+    assert hub.requests[-1].query == "recursive=true&cursor=abc&limit=4"
+
+
+@pytest.mark.parametrize("link", ["x?cursor=", "x", "?limit=3", "x?cursor=1", "http://[::1?cursor=2"])
+def test_a_listing_that_never_ends(at_hub: Context, hub: Hub, large: str, link: str) -> None:
+    _pages(hub, large, Answer(body=b"[]", headers={"Link": f'<{link}>; rel="next"'}))
+    with pytest.raises(SourceError, match="listing has no end"):
+        resolve(at_hub, "hf://org/large")
+    assert hub.counted()["metadata"] <= 3
+
+
+def test_all_pages_together_are_bounded(at_hub: Context, hub: Hub, large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerbuild.sources.hub._LARGEST_LISTING", 5000)
+    pages = (Answer(body=b"[]" + b" " * 2998, headers={"Link": f"<?cursor={n}>; rel=next"}) for n in range(9))
+    _pages(hub, large, *pages)
+    with pytest.raises(SourceError, match="more than 2000 bytes"):
+        resolve(at_hub, "hf://org/large")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *({}, [None], [{"type": "file"}], [{"type": "file", "path": "a", "size": 1, "oid": "x"}]),
+        [{"type": "file", "path": "a", "size": 1, "oid": "0" * 40, "lfs": {"oid": "0" * 40, "size": 1}}],
+        [{"type": "file", "path": p, "size": 1, "oid": "0" * 40} for p in ("a", "a/b")],
+    ],
+)
+def test_pages_that_make_no_sense(at_hub: Context, hub: Hub, large: str, entries: Any) -> None:
+    _pages(hub, large, json.dumps(entries).encode())
+    with pytest.raises(SourceError, match="makes no sense"):
+        resolve(at_hub, "hf://org/large")
 
 
 def test_a_name_of_one_word(at_hub: Context, hub: Hub) -> None:
@@ -294,7 +420,7 @@ GOOD: dict[str, Any] = {"rfilename": "x", "size": 1, "blobId": "0" * 40}
         [{**GOOD, "lfs": "x"}],
         [{**GOOD, "lfs": {"sha256": "0" * 64}}],
         [{**GOOD, "lfs": {"sha256": "A" * 64, "size": 1}}],
-        [{"rfilename": "x"}],
+        [{"rfilename": "x"}, GOOD],
         [GOOD, GOOD],
         [GOOD, {**GOOD, "rfilename": "x/y"}],
     ],
@@ -380,13 +506,22 @@ def test_declarations_that_make_no_sense(at_hub: Context) -> None:
         ("hf://datasets/org/name/x", "org/name", "main", "x"),
         ("hf://datasets/squad", "squad", "main", None),
         ("hf://org/name@refs%2Fpr%2F1", "org/name", "refs/pr/1", None),
+        ("hf://org/name@refs/pr/1", "org/name", "refs/pr/1", None),
+        ("hf://org/name@refs/pr/12/a/b@2x", "org/name", "refs/pr/12", "a/b@2x"),
+        ("hf://datasets/org/name@refs/convert/parquet/x", "org/name", "refs/convert/parquet", "x"),
+        ("hf://org/name@refs/pr/x", "org/name", "refs", "pr/x"),
+        ("hf://org/name@refs/pr/1x", "org/name", "refs", "pr/1x"),
+        ("hf://org/name@%72efs/pr/1", "org/name", "refs", "pr/1"),
+        ("hf://datasets", "datasets", "main", None),
+        ("hf://spaces/org/name@v1/x", "org/name", "v1", "x"),
         ("hf://org/na.m_e-1@v1", "org/na.m_e-1", "v1", None),
     ],
 )
 def test_addresses(uri: str, name: str, revision: str, path: str | None) -> None:
     address = parse(uri)
     assert (address.repository.name, address.revision, address.path) == (name, revision, path)
-    assert address.repository.type == ("datasets" if "datasets/" in uri else "models")
+    kind = uri.split("/")[2]
+    assert address.repository.type == (kind if kind in ("datasets", "spaces") and uri.count("/") > 2 else "models")
 
 
 @pytest.mark.parametrize(
@@ -394,6 +529,7 @@ def test_addresses(uri: str, name: str, revision: str, path: str | None) -> None
     [
         *("hf:", "hf://", "hf://org/", "hf:///name", "hf://org/name@", "hf://org/name@/x", "hf://org/name@v/"),
         *("hf://org/name/", "hf://../name", "hf://org/..", "hf://or g/name", "hf://org/name@../x", "hf://org/na--me"),
+        *("hf://org/name@refs/pr/1/", "hf://org/name@refs/pr/1/../x", "hf://datasets/", "hf://spaces/"),
         *("hf://org/name@v/../x", "hf://a/b/c@v1/../x", "hf://org/name@%00", "hf://org/name?x", "hf://org/name@v//x"),
     ],
 )

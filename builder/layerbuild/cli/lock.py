@@ -29,6 +29,9 @@ from layerbuild.lockmodel import Lock, forgetting
 @click.option("--offline", is_flag=True, help="Open no connection: only what is pinned, or pins itself.")
 @click.option("--keep-going", is_flag=True, help="Name what cannot be reached under 'unlocked', and lock the rest.")
 @click.option(
+    "--no-inspect", is_flag=True, help="Read no safetensors headers: facts are learnt when the models are fetched."
+)
+@click.option(
     "--repack", multiple=True, metavar="NAME", help="Forget how this layer, or image, was compressed and composed."
 )
 @click.option("--facts", is_flag=True, help="Fetch the models of which an image must know more than is published.")
@@ -43,7 +46,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Digests come from the Hub, from git, or from the declaration; no weights are downloaded. Where nobody
     publishes a digest, lock says so, fetches the file once and records what came. A declaration that has
-    not changed keeps its pin.
+    not changed keeps its pin. Of safetensors models the header is read, in one or two requests for each.
 
     \b
     Examples:
@@ -105,6 +108,7 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
             update=frozenset(arguments["update"]),
             update_all=arguments["update_all"],
             keep_going=arguments["keep_going"],
+            inspect=not arguments["no_inspect"],
         ),
     )
 

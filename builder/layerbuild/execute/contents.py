@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
-from layerbuild.errors import ContentMismatch, LockError
+from layerbuild.errors import ContentMismatch, Damaged, LockError
 from layerbuild.execute.parallel import in_threads
 from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, PinnedFile, sha256_hex
@@ -129,9 +129,7 @@ class Contents:
             SourceError, StoreError, LockError: as `open`.
         """
         if not self.learnt(content):
-            with self._progress.task(f"read {(content.sha256 or '')[:12]}", content.size) as task:
-                for chunk in self.verified(content):
-                    task.advance(len(chunk))
+            self._drain(lambda: self.verified(content), f"read {(content.sha256 or '')[:12]}", content.size)
 
     def learnt(self, content: Content) -> bool:
         """Whether all is known that can be learnt from a model."""
@@ -185,8 +183,20 @@ class Contents:
 
     def _fetch(self, content: Content) -> None:
         origin = self.origin(content)
-        with self._progress.task(f"fetch {origin.name} {origin.file.path}", self.size(content)) as task:
-            for chunk in self._arriving(content, keep=True):
+        what = f"fetch {origin.name} {origin.file.path}"
+        self._drain(lambda: self._arriving(content, keep=True), what, self.size(content))
+
+    def _drain(self, opened: Callable[[], Iterator[bytes]], what: str, size: int | None) -> None:
+        """Has the bytes pass by. What was damaged here is had anew, once."""
+        try:
+            self._count(opened(), what, size)
+        except Damaged as error:
+            self._progress.note(f"{error.message}: making it anew")
+            self._count(opened(), what, size)
+
+    def _count(self, chunks: Iterator[bytes], what: str, size: int | None) -> None:
+        with self._progress.task(what, size) as task:
+            for chunk in chunks:
                 task.advance(len(chunk))
 
     def _arriving(self, content: Content, *, keep: bool | None = None) -> Iterator[bytes]:
@@ -209,8 +219,15 @@ class Contents:
             yield from self._from_file(origin, source)
             return
         expected = replace(origin.file.content, size=self.size(origin.file.content))
-        chunks = source.open(origin.pin, origin.file)
-        yield from self.store.arriving(chunks, expected, name=what, scan=self._scan(expected), keep=keep)
+        scan = self._scan(expected)
+
+        def opened(offset: int) -> Iterator[bytes]:
+            return source.open(origin.pin, origin.file, offset=offset)
+
+        if keep:
+            yield from self.store.fetching(opened, expected, name=what, scan=scan)
+        else:
+            yield from self.store.arriving(opened(0), expected, name=what, scan=scan, keep=False)
 
     def _from_file(self, origin: Origin, source: FileSource) -> Iterator[bytes]:
         """Local files are used where they lie: seeing that they are the pinned ones is all there is to do."""

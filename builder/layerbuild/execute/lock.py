@@ -25,6 +25,12 @@ from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
 from layerbuild.webui.flavors import FLAVORS
 from layerbuild.webui.safetensors import PREFIX, header_length
 
+_PARALLEL = 8
+"""Sources that are asked at a time: short questions, of which most of the time goes into waiting."""
+
+_FIRST_READ = 256 * 1024
+"""Bytes of a model that are asked for first: the headers of most Loras and of SD 1.5 end within them."""
+
 ResolveBase = Callable[[str, str], str]
 """Reference and platform -> digest of the platform's manifest."""
 
@@ -34,11 +40,17 @@ InspectBase = Callable[[LockedBase, Sequence[str]], Mapping[str, Directory | Non
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `layerbuild lock` was asked to do."""
+    """What `layerbuild lock` was asked to do.
+
+    Attributes:
+        inspect: read the headers of safetensors files by range. Without, their facts are learnt when the
+            files are fetched.
+    """
 
     update: frozenset[str] = frozenset()
     update_all: bool = False
     keep_going: bool = False
+    inspect: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +105,7 @@ class Locker:
             else:
                 wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]
                 kept[pin_key] = LockedLayer(declaration=declaration_digest(asked), pins={})
-        results = in_threads(self._try_pin, wanted, parallel=8)
+        results = in_threads(self._try_pin, wanted, parallel=_PARALLEL)
         failures: dict[str, LayerbuildError] = {}
         for (pin_key, role, _, _), result in zip(wanted, results, strict=True):
             if isinstance(result, LayerbuildError):
@@ -186,8 +198,9 @@ class Locker:
             if file.path.lower().endswith(".safetensors")
             and ((facts := known[sha256]) is None or facts.safetensors is None)
         ]
-        if not self.context.offline:
-            for file, facts in zip(unread, in_threads(lambda f: self._read_header(contents, f), unread), strict=True):
+        if self.options.inspect and not self.context.offline:
+            found = in_threads(lambda f: self._read_header(contents, f), unread, parallel=_PARALLEL)
+            for file, facts in zip(unread, found, strict=True):
                 sha256 = file.content.sha256 or ""
                 known[sha256] = merge_facts(sha256, known[sha256], facts)
         for sha256, file in named.items():
@@ -196,16 +209,19 @@ class Locker:
         return {sha256: facts for sha256, facts in known.items() if facts is not None}
 
     def _read_header(self, contents: Contents, file: PinnedFile) -> Facts | None:
-        """What the header says, if the source gives it. It is a claim until the whole file was seen:
-        whoever sees it compares."""
+        """What the header says, if the source gives it: one read, or two where it is long. It is a claim
+        until the whole file was seen: whoever sees it compares."""
         content = file.content
         if content.size is None:
             return None
         try:
-            length = header_length(contents.read_range(content, 0, PREFIX))
+            start = contents.read_range(content, 0, min(_FIRST_READ, content.size))
+            length = header_length(start)
             if length is None or length > content.size - PREFIX:
                 return Facts(size=content.size, safetensors=False)
-            header = contents.read_range(content, PREFIX, length)
+            header = start[PREFIX : PREFIX + length]
+            if len(header) < length:
+                header += contents.read_range(content, len(start), length - len(header))
         except SourceError:
             return None
         facts = header_facts(header if len(header) == length else b"", content.size)

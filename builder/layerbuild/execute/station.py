@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -81,6 +81,7 @@ class Station:
             cache=self.store.root,
             environ=self.environ,
             hash_file=self._hash_file,
+            keep=self._keep,
             progress=self.progress,
             offline=self._offline,
         )
@@ -88,6 +89,11 @@ class Station:
     def _hash_file(self, path: Path) -> Content:
         with self.progress.task(f"read {path.name}", path.stat().st_size) as task:
             return self.store.hash_local(path, task.advance)
+
+    def _keep(self, chunks: Iterable[bytes], name: str) -> Content:
+        scan = name.lower().endswith(".safetensors")
+        unknown = Content(size=None)
+        return self.store.add(chunks, unknown, name=name, advance=lambda _: None, scan_header=scan)
 
     def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
         """Contents by digest.

@@ -18,10 +18,10 @@ REVISION = 1
 
 
 def repository_of(layer: HuggingFaceLayer) -> str:
-    """`models--ORG--NAME` or `datasets--ORG--NAME`."""
+    """`models--ORG--NAME`, or the same with `datasets` or `spaces`."""
     name = layer.repository or layer.source.removeprefix("hf://").partition("@")[0]
     plural, _, rest = name.partition("/")
-    kind, name = ("datasets", rest) if plural == "datasets" else ("models", name)
+    kind, name = (plural, rest) if rest and plural in ("datasets", "spaces") else ("models", name)
     # What follows ORG/NAME is a file's path, where no revision stands between.
     return "--".join([kind, *name.split("/")[:2]])
 

@@ -21,6 +21,7 @@ from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
+from layerbuild.sources.memo import Memo
 
 MAX_SIZE = 2**53
 """Bytes beyond which a size is nonsense; also what JSON readers elsewhere can hold exactly."""
@@ -42,8 +43,10 @@ class Context:
         cache: directory of the store where git may keep its bare repositories.
         environ: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, proxies and so on are read from here only.
         hash_file: sha256 and size of a local file; the store remembers them.
+        keep: takes in a file that nobody has a digest of, under its name; tells what it was. The store keeps it.
         progress: where long work says how far it is.
         offline: no source may open a connection.
+        memo: what sources have asked in this context.
     """
 
     client: http.Client
@@ -53,6 +56,18 @@ class Context:
     hash_file: Callable[[Path], Content]
     progress: Progress
     offline: bool = False
+    keep: Callable[[Iterable[bytes], str], Content] = field(default_factory=lambda: hashed)
+    memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
+
+
+def hashed(chunks: Iterable[bytes], name: str) -> Content:
+    """sha256 and size of what came, and nothing is kept (`Context.keep`)."""
+    del name
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return Content(sha256=digest.hexdigest(), size=size)
 
 
 class Source(Protocol):

@@ -1,35 +1,42 @@
-"""The Hugging Face Hub's two endpoints that are needed: a revision's listing, and a file's bytes.
+"""The Hugging Face Hub's endpoints that are needed: a revision's listing, and a file's bytes.
 
 Works against `HF_ENDPOINT`, so also against mirrors. The token goes to that origin only.
+https://huggingface.co/docs/hub/api; what is not said there is as huggingface_hub 0.16 to 2.4 has it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
 import requests
 
-from layerbuild import addresses, http, paths
+from layerbuild import addresses, http
 from layerbuild.errors import AccessDenied, NotFound, SourceError
 from layerbuild.model import Content
-from layerbuild.sources.base import Context, is_hex, is_size, words
-from layerbuild.sources.transfer import Remote, document, refusal
+from layerbuild.sources import hublisting
+from layerbuild.sources.base import Context, words
+from layerbuild.sources.hublisting import Revision
+from layerbuild.sources.memo import Memo
+from layerbuild.sources.transfer import Remote, document, page, refusal
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 _LARGEST_LISTING = 64 * 1024 * 1024
+"""Bytes of one answer, and of all pages of a listing together."""
+
+_RELIABLE = 50_000
+"""Files up to which `siblings` names all of them; the real clients hold it to the same number."""
+
 _LARGEST_TOKEN = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A repository of the Hub. `type` is `models` or `datasets`, as in the API's addresses."""
+    """A repository of the Hub. `type` is `models`, `datasets` or `spaces`, as in the API's addresses."""
 
     type: str
     name: str
@@ -40,14 +47,6 @@ class Repository:
         return self.name if self.type == "models" else f"{self.type}/{self.name}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Revision:
-    """What a revision holds: every file by its path, nothing left out."""
-
-    commit: str
-    files: Mapping[str, Content]
-
-
 class Hub:
     """A Hub as one user sees it. Endpoint and token come from the context's environment."""
 
@@ -55,19 +54,46 @@ class Hub:
         self._client = context.client
         self.endpoint = _endpoint(context.environ)
         self._token = _token(context.environ) if _confidential(self.endpoint) else None
+        self._memo = Memo()
 
     def revision(self, repository: Repository, revision: str) -> Revision:
-        """The commit and files of a branch, tag or commit, from
-        `GET /api/TYPE/NAME/revision/REV?blobs=true`.
+        """The commit and files of a branch, tag or commit. Asked once, whoever wants it:
+
+        `GET /api/TYPE/NAME/revision/REV?blobs=true`, and the pages of `GET /api/TYPE/NAME/tree/COMMIT?recursive=true`
+        for a very large repository, or from a mirror that does not answer `blobs=true`.
 
         Raises:
             NotFound, AccessDenied, Unreachable: the Hub says so, or nothing.
             SourceError: its answer makes no sense, or names an unsafe path.
         """
+        found = self._memo.get((repository, revision), lambda: self._ask(repository, revision))
+        self._memo.put((repository, found.commit), found)
+        return found
+
+    def _ask(self, repository: Repository, revision: str) -> Revision:
         what = f"hf://{repository.path}@{revision}"
-        url = f"{self.endpoint}/api/{repository.type}/{repository.name}/revision/{quote(revision, safe='')}?blobs=true"
+        url = f"{self._api(repository)}/revision/{quote(revision, safe='')}?blobs=true"
         body = document(self._remote(repository, url, what, None), limit=_LARGEST_LISTING)
-        return _parse(body, what, revision)
+        found = hublisting.parse_revision(body, what, revision)
+        if 0 < len(found.files) <= _RELIABLE:
+            return found
+        return Revision(commit=found.commit, files=self._tree(repository, found.commit))
+
+    def _tree(self, repository: Repository, commit: str) -> Mapping[str, Content]:
+        what = f"hf://{repository.path}@{commit}"
+        start = f"{self._api(repository)}/tree/{commit}"
+        listing = hublisting.Listing(what)
+        query: str | None = urlencode({"recursive": "true"})
+        left = _LARGEST_LISTING
+        while query is not None:
+            body, headers = page(self._remote(repository, f"{start}?{query}", what, None), limit=left)
+            left -= len(body)
+            hublisting.add_page(listing, body)
+            query = _next_query(f"{start}?{query}", headers.get("Link", ""))
+        return listing.complete()
+
+    def _api(self, repository: Repository) -> str:
+        return f"{self.endpoint}/api/{repository.type}/{repository.name}"
 
     def file(self, repository: Repository, commit: str, path: str, size: int | None) -> Remote:
         """The bytes of one file, at `/NAME/resolve/COMMIT/PATH`."""
@@ -107,6 +133,25 @@ class Hub:
         if not _confidential(self.endpoint):
             return f"check the name; no token is sent to {self.endpoint}, because it is plain HTTP"
         return "check the name; if it is private, set HF_TOKEN to a token that may read it"
+
+
+def _next_query(url: str, link: str) -> str | None:
+    """The query of a listing's next page by its `Link` header (RFC 8288), None where this was the last.
+
+    Only the query is taken: a mirror may hand on the Hub's own address, and no token may go there.
+    """
+    target = next((link["url"] for link in requests.utils.parse_header_links(link) if link.get("rel") == "next"), None)
+    if target is None:
+        return None
+    try:
+        query = parse_qs(urlsplit(urljoin(url, target)).query)
+    except ValueError:
+        query = {}
+    cursor = query.get("cursor", [""])[0]
+    if not cursor or cursor in parse_qs(urlsplit(url).query).get("cursor", []):
+        raise SourceError("the Hub's listing has no end", cause=f"after a page it leads to {words(target)!r}")
+    kept = {name: values[0] for name, values in query.items() if name in ("cursor", "limit")}
+    return urlencode({"recursive": "true", **kept})
 
 
 def _endpoint(environ: Mapping[str, str]) -> str:
@@ -150,50 +195,3 @@ def _plausible(token: str, where: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise SourceError(f"{where} does not hold a token", hint="a token is one word, like hf_...; set it again")
     return token
-
-
-def _parse(body: bytes, what: str, revision: str) -> Revision:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _nonsense(what, "it is not JSON") from None
-    commit = answer.get("sha") if isinstance(answer, dict) else None
-    siblings = answer.get("siblings") if isinstance(answer, dict) else None
-    if not isinstance(commit, str) or not is_hex(commit, 40) or not isinstance(siblings, list):
-        raise _nonsense(what, "it names no commit, or no files")
-    if is_hex(revision, 40) and commit != revision:
-        raise _nonsense(what, f"it speaks of commit {commit}")
-    files: dict[str, Content] = {}
-    for sibling in siblings:
-        path = sibling.get("rfilename") if isinstance(sibling, dict) else None
-        if not isinstance(path, str):
-            raise _nonsense(what, "a file has no name")
-        paths.safe_relative(path, origin=f"the listing of {what}")
-        if path in files:
-            raise _nonsense(what, f"{path!r:.200} is listed twice")
-        files[path] = _content(what, path, sibling)
-    for path in files:
-        if above := next((p for p in paths.parents(path) if p in files), None):
-            raise _nonsense(what, f"{above!r:.200} is both a file and a directory")
-    return Revision(commit=commit, files=files)
-
-
-def _content(what: str, path: str, sibling: dict[str, Any]) -> Content:
-    lfs = sibling.get("lfs")
-    if lfs is None:
-        blob, size = sibling.get("blobId"), sibling.get("size")
-        if is_hex(blob, 40) and is_size(size):
-            return Content(git_blob=blob, size=size)
-    elif isinstance(lfs, dict):
-        sha256, size = lfs.get("sha256"), lfs.get("size")
-        if is_hex(sha256, 64) and is_size(size):
-            return Content(sha256=sha256, size=size)
-    raise _nonsense(what, f"{path!r:.200} has no proper digest and size")
-
-
-def _nonsense(what: str, cause: str) -> SourceError:
-    return SourceError(
-        f"the Hub's answer about {what} makes no sense",
-        cause=cause,
-        hint="check HF_ENDPOINT: it must be a Hub, or a mirror that answers ?blobs=true as the Hub does",
-    )

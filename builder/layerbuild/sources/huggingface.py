@@ -1,17 +1,18 @@
 """`hf://`: a file or a snapshot of a repository on the Hugging Face Hub.
 
-    hf://[datasets/]NAME[@REV]/PATH     one file
-    hf://[datasets/]NAME[@REV]          a snapshot: all files, or those that `files` chooses
+    hf://[datasets/|spaces/]NAME[@REV]/PATH     one file
+    hf://[datasets/|spaces/]NAME[@REV]          a snapshot: all files, or those that `files` chooses
 
 NAME is `ORG/REPO`, or one word for the oldest repositories, which then needs `@REV` before a path.
-REV is a branch, a tag or a commit, `main` if left out; a slash in it is written %2F. PATH is taken
-literally. Digests come from the Hub's metadata, so that nothing is downloaded to pin it.
+REV is a branch, a tag or a commit, `main` if left out; a slash in it is written %2F, except in
+`refs/pr/N` and `refs/convert/NAME`. PATH is taken literally. Digests come from the Hub's metadata, so
+that nothing is downloaded to pin it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -32,6 +33,12 @@ from layerbuild.sources.base import (
 )
 from layerbuild.sources.hub import Hub, Repository
 from layerbuild.sources.transfer import read
+
+_TYPES = ("datasets", "spaces")
+"""Types of repositories that are named; models are not."""
+
+_SPECIAL = re.compile(r"refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_]+)(?=/|$)", re.ASCII)
+"""Revisions whose slashes need not be encoded, as in the addresses that huggingface_hub's HfFileSystem takes."""
 
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?", re.ASCII)
 
@@ -55,10 +62,10 @@ class HuggingFaceSource:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._hub: Hub | None = None
 
     def resolve(self, request: Request) -> Pin:
-        """See `Source.resolve`. One request, or none for a file whose commit, sha256 and size are declared.
+        """See `Source.resolve`. One request for all sources of a repository and revision; none for a file whose
+        commit, sha256 and size are declared.
 
         `PinnedFile.path` is the path within the repository, for one file too.
 
@@ -98,19 +105,16 @@ class HuggingFaceSource:
         return read(remote, offset=offset, length=length)
 
     def _connect(self) -> Hub:
-        if self._hub is None:
-            self._hub = Hub(self._context)
-        return self._hub
+        return self._context.memo.get(Hub, lambda: Hub(self._context))
 
     def _ask(self, request: Request, address: Address) -> Pin:
         what = f"hf://{address.repository.path}@{address.revision}"
         require_online(self._context, what)
         revision = self._connect().revision(address.repository, address.revision)
         what = f"hf://{address.repository.path}@{revision.commit}"
-        _prove_absent(request, set(revision.files), what)
-        names = list(revision.files)
+        _prove_absent(request, revision.files, what)
         if address.path is None:
-            chosen = select(names, request.files, what=what)
+            chosen = select(list(revision.files), request.files, what=what)
             files = tuple(PinnedFile(path=name, content=revision.files[name]) for name in chosen)
         elif address.path in revision.files:
             content = revision.files[address.path]
@@ -118,7 +122,7 @@ class HuggingFaceSource:
             content = replace(content, sha256=content.sha256 or declared(request)[0])
             files = (PinnedFile(path=address.path, content=content),)
         else:
-            raise not_in(what, [address.path], names)
+            raise not_in(what, [address.path], list(revision.files))
         if not files:
             raise SourceError(f"{what}: the declaration chooses no file", hint="check `files`")
         return Pin(
@@ -130,11 +134,11 @@ class HuggingFaceSource:
         )
 
 
-def _prove_absent(request: Request, names: set[str], what: str) -> None:
+def _prove_absent(request: Request, names: Collection[str], what: str) -> None:
     """The listing is complete, so what it does not name would answer 404."""
     for name in request.absent:
         safe_relative(name, origin=f"`absent` of {what}")
-    there = sorted(names.intersection(request.absent))
+    there = sorted({name for name in request.absent if name in names})
     if there:
         raise SourceError(
             f"{what} has {', '.join(there)}",
@@ -150,13 +154,15 @@ def parse(uri: str) -> Address:
         SourceError: it is not one.
     """
     rest = uri.partition("://")[2]
-    kind = "models"
-    if rest.startswith("datasets/"):
-        kind, rest = "datasets", rest.removeprefix("datasets/")
+    kind, below, inside = rest.partition("/")
+    kind, rest = (kind, inside) if below and kind in _TYPES else ("models", rest)
     name, at, tail = rest.partition("@")
     # An @ after the second slash belongs to a file's name.
     if at and name.count("/") <= 1:
-        written, slash, path = tail.partition("/")
+        special = _SPECIAL.match(tail)
+        written, slash, path = (
+            (special[0], *tail[special.end() :].partition("/")[1:]) if special else tail.partition("/")
+        )
         revision = unquote(written)
     else:
         first, middle, more = rest.partition("/")

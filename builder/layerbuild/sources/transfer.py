@@ -1,13 +1,14 @@
 """Downloading over HTTP what a pin describes: ranges, resumption within the run, and sizes.
 
 RFC 9110, sections 14 (ranges) and 15 (statuses). A download that breaks off goes on where it
-stopped, by asking the original address again: the signed address it led to may have expired.
+stopped, by asking the original address again: the signed address it led to may have expired. Large
+files whose digest is pinned come over several connections, where the server takes ranges.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ import requests
 
 from layerbuild import http
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
+from layerbuild.sources import ranges
 from layerbuild.sources.base import MAX_SIZE, mismatch
 
 Check = Callable[[requests.Response], None]
@@ -55,17 +57,47 @@ def read(remote: Remote, *, offset: int = 0, length: int | None = None) -> Itera
         Unreachable: no answer, or it broke off again and again without progress.
         SourceError: what `remote.check` raises, or an answer that makes no sense.
     """
-    download = _Download(remote, offset, length)
-    resumed_at, fruitless = offset, 0
+    large = remote.pinned and length is None and ranges.worthwhile(remote.size or 0, offset)
+    if large and ranges.TURN.acquire(blocking=False):
+        try:
+            yield from _in_ranges(remote, offset, remote.size or 0)
+        finally:
+            ranges.TURN.release()
+    else:
+        yield from _repeated(_Download(remote, offset, length))
+
+
+def _in_ranges(remote: Remote, offset: int, size: int) -> Iterator[bytes]:
+    """Several connections, once the first answer has shown that the server takes ranges. One again where it refuses
+    several: many allow a visitor only so many."""
+    place = ranges.Place(remote.client, remote.url)
+    first = _Download(remote, offset, ranges.SEGMENT, place=place, or_all=True)
+    yield from _repeated(first)
+
+    def fetch(start: int, length: int) -> Generator[bytes, None, None]:
+        return _repeated(_Download(remote, start, length, place=place))
+
+    position = first.position
+    try:
+        for chunk in ranges.in_order(fetch, position, size):
+            position += len(chunk)
+            yield chunk
+    except (AccessDenied, Unreachable):
+        yield from _repeated(_Download(remote, position, None))
+
+
+def _repeated(download: _Download) -> Generator[bytes, None, None]:
+    """All bytes of a download, which is asked for again where it breaks off."""
+    client, resumed_at, fruitless = download.remote.client, download.position, 0
     while not download.done:
         try:
             yield from download.once()
         except _BrokeOff:  # noqa: PERF203  # once per answer, not per byte
             fruitless = 0 if download.position - resumed_at >= http.BLOCK else fruitless + 1
             resumed_at = download.position
-            if fruitless > remote.client.policy.retries:
+            if fruitless > client.policy.retries:
                 raise
-            remote.client.pause(fruitless)
+            client.pause(fruitless)
 
 
 def probe_size(remote: Remote) -> int | None:
@@ -90,7 +122,12 @@ def probe_size(remote: Remote) -> int | None:
 
 
 def document(remote: Remote, *, limit: int) -> bytes:
-    """The whole body of a short answer, such as an API's.
+    """The whole body of a short answer, such as an API's. Raises as `page`."""
+    return page(remote, limit=limit)[0]
+
+
+def page(remote: Remote, *, limit: int) -> tuple[bytes, Mapping[str, str]]:
+    """The whole body of a short answer, such as an API's, and its headers.
 
     Raises:
         Unreachable: no answer, or none that came to its end.
@@ -101,7 +138,7 @@ def document(remote: Remote, *, limit: int) -> bytes:
         try:
             remote.check(response)
             _refuse_encoding(remote, response)
-            return b"".join(http.chunks(response, limit=limit))
+            return b"".join(http.chunks(response, limit=limit)), response.headers
         except Unreachable:
             if attempt == remote.client.policy.retries or response.status_code in http.RETRIED:
                 raise
@@ -133,10 +170,25 @@ class _BrokeOff(Unreachable):
 
 
 class _Download:
-    """How far a download is, and what is known of the file by now."""
+    """How far a download is, and what is known of the file by now.
 
-    def __init__(self, remote: Remote, offset: int, length: int | None) -> None:
-        self._remote = remote
+    Args:
+        place: shared by the downloads of several ranges.
+        or_all: where the server takes no ranges, go on to the end of the file.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        offset: int,
+        length: int | None,
+        *,
+        place: ranges.Place | None = None,
+        or_all: bool = False,
+    ) -> None:
+        self.remote = remote
+        self._place = place
+        self._or_all = or_all
         self._size = remote.size
         self._wanted = None if length is None else offset + length
         self._tag: str | None = None
@@ -156,22 +208,29 @@ class _Download:
 
     def once(self) -> Iterator[bytes]:
         """What one answer gives, from where the download stands."""
-        headers = dict(self._remote.headers)
+        headers = dict(self.remote.headers)
         if self._wanted is not None:
             headers["Range"] = f"bytes={self.position}-{(self._end or self._wanted) - 1}"
         elif self.position:
             headers["Range"] = f"bytes={self.position}-"
-        with self._remote.client.request("GET", self._remote.url, headers=headers) as response:
-            self._remote.check(response)
-            _refuse_encoding(self._remote, response)
+        with self._request(headers) as response:
+            self.remote.check(response)
+            _refuse_encoding(self.remote, response)
+            if response.status_code == 200 and self._or_all:
+                self._wanted = None
             skip = self._judge(response)
             if not self.done:
                 yield from self._body(response, skip)
 
+    def _request(self, headers: Mapping[str, str]) -> requests.Response:
+        if self._place is not None:
+            return self._place.request(headers)
+        return self.remote.client.request("GET", self.remote.url, headers=headers)
+
     def _judge(self, response: requests.Response) -> int:
         """Checks that this is (a part of) the same file; gives how many bytes of the body to skip."""
-        what = self._remote.what
-        tag = None if self._remote.pinned else response.headers.get("ETag")
+        what = self.remote.what
+        tag = None if self.remote.pinned else response.headers.get("ETag")
         if self._tag is not None and tag != self._tag:
             raise ContentMismatch(f"{what} changed while it was downloaded", hint="run the command again")
         self._tag = tag
@@ -190,7 +249,7 @@ class _Download:
         return self.position if response.status_code == 200 else 0
 
     def _body(self, response: requests.Response, skip: int) -> Iterator[bytes]:
-        what, end = self._remote.what, self._end
+        what, end = self.remote.what, self._end
         with closing(http.chunks(response)) as pieces:
             while not self.done:
                 try:

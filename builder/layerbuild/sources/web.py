@@ -6,7 +6,6 @@ Where no digest is declared, the file is fetched once and what came is recorded.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -74,14 +73,16 @@ class WebSource:
     def _fetch_once(self, url: str) -> Content:
         what = addresses.redact(url)
         require_online(self._context, f"the sha256 of {what}")
-        digest, size = hashlib.sha256(), 0
-        with self._context.progress.task(f"hashing {what}") as task:
-            for chunk in read(self._remote(url, None, pinned=False)):
-                digest.update(chunk)
-                size += len(chunk)
-                task.advance(len(chunk))
+        with self._context.progress.task(f"fetch {what}") as task:
+
+            def passed() -> Iterator[bytes]:
+                for chunk in read(self._remote(url, None, pinned=False)):
+                    task.advance(len(chunk))
+                    yield chunk
+
+            content = self._context.keep(passed(), _name(url))
         self._context.progress.note(f"nobody publishes a digest of {what}: fetched once and recorded what came")
-        return Content(sha256=digest.hexdigest(), size=size)
+        return content
 
 
 def _checked(uri: str) -> str:

@@ -12,16 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from layerbuild.digests import CHUNK, Digester, GitBlob, SafetensorsScan, feed
+from layerbuild.digests import CHUNK, Digester, SafetensorsScan, feed
 from layerbuild.errors import Damaged, LockError, StoreError
-from layerbuild.model import Content, Facts, sha256_hex
-from layerbuild.store.database import Database
-from layerbuild.store.disk import Disk
+from layerbuild.model import Content, sha256_hex
+from layerbuild.store.arrivals import Arrivals
 from layerbuild.store.local import LocalFiles
-from layerbuild.store.reading import Advance, compare, damaged, drain, limited, read, size_of
+from layerbuild.store.reading import Advance, compare, damaged, read, size_of
 
 
-class Store(Database):
+class Store(Arrivals):
     """The cache at `root`. Safe to share between threads, and between processes.
 
     Raises:
@@ -29,7 +28,6 @@ class Store(Database):
     """
 
     def __init__(self, root: Path) -> None:
-        self._disk = Disk(root)
         super().__init__(root)
         self._local_files = LocalFiles(self)
 
@@ -84,78 +82,6 @@ class Store(Database):
             raise damaged(path)
         return iter([data[offset:]] if data[offset:] else [])
 
-    def add(
-        self, chunks: Iterable[bytes], expected: Content, *, name: str, advance: Advance, scan_header: bool = False
-    ) -> Content:
-        """Take `chunks` in, if they are what was expected. See `arriving`.
-
-        Args:
-            advance: is told how many bytes came.
-            scan_header: learn the safetensors facts too.
-
-        Returns:
-            The content, with sha256 and size.
-        """
-        scan = SafetensorsScan() if scan_header else None
-        return drain(self.arriving(chunks, expected, name=name, scan=scan), advance)
-
-    def arriving(
-        self,
-        chunks: Iterable[bytes],
-        expected: Content,
-        *,
-        name: str,
-        scan: SafetensorsScan | None = None,
-        keep: bool = True,
-    ) -> Generator[bytes, None, Content]:
-        """Passes `chunks` on as they come, and takes them in. Facts are learnt in the same pass.
-
-        Whoever is given the bytes must not believe them before the end: only then are they known to be
-        what was expected.
-
-        Args:
-            expected: size and digests, as far as they are known.
-            name: of the file, for messages.
-            scan: learns the safetensors facts.
-            keep: a copy in the store; else only what was learnt stays.
-
-        Returns:
-            The content, with sha256 and size.
-
-        Raises:
-            ContentMismatch: size or digest differ; nothing is kept.
-            StoreError: the disk is full or fails; nothing is kept.
-        """
-        whole = hashlib.sha256()
-        git = GitBlob(expected.size) if expected.git_blob and expected.size is not None else None
-        digesters: list[Digester] = [whole, *(d for d in (git, scan) if d is not None)]
-        large = expected.size is None or expected.size > CHUNK
-        passed = feed(limited(chunks, expected, name), digesters, threads=large)
-        # git's digest begins with the size: where nobody knows that, the bytes are read again at the end.
-        nameless = expected.git_blob is not None and git is None
-        temporary = self._disk.temporary() if keep or nameless else None
-        size = 0
-        try:
-            for chunk in passed if temporary is None else self._disk.written(temporary, passed):
-                size += len(chunk)
-                yield chunk
-            if nameless and temporary is not None:
-                git = GitBlob(size)
-                for chunk in read(temporary, 0):
-                    git.update(chunk)
-            content = Content(size=size, sha256=whole.hexdigest(), git_blob=git.hexdigest() if git else None)
-            compare(content, expected, name)
-            if temporary is not None:
-                self._disk.keep(temporary, self._disk.file(content.sha256 or ""))
-            if content.git_blob is not None:
-                values = (content.git_blob, content.sha256, size)
-                self.query("INSERT OR REPLACE INTO git_blobs VALUES (?, ?, ?)", *values)
-            self._learn(content, scan)
-            return content
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-
     def arriving_local(
         self, path: Path, expected: Content, *, name: str, scan: SafetensorsScan | None = None
     ) -> Generator[bytes, None, Content]:
@@ -177,16 +103,6 @@ class Store(Database):
     def locked_layer(self, key: str, place: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Holds a layer against everybody else who would make it while sending it to `place`; see `Disk.locked`."""
         return self._disk.locked(f"layer-{sha256_hex(f'{place} {key}'.encode())}", waiting)
-
-    def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
-        assert content.sha256 is not None and content.size is not None
-        if scan is None:
-            self.put_facts(content.sha256, Facts(size=content.size, git_blob=content.git_blob))
-            return
-        facts = scan.facts(content.size, content.git_blob)
-        self.put_facts(content.sha256, facts)
-        if scan.header is not None and facts.metadata is None:
-            self.add_document(scan.header)
 
     def verified(self, content: Content, scan: SafetensorsScan | None = None) -> Generator[bytes, None, Content]:
         """Passes the bytes of a content that is here on, and holds them against their name.
@@ -253,13 +169,6 @@ class Store(Database):
         return content
 
     # --- documents, blobs ------------------------------------------------------------------------
-
-    def add_document(self, data: bytes) -> str:
-        """Keep a small text; returns its sha256."""
-        content = Content(size=len(data), sha256=sha256_hex(data))
-        if not self._disk.file(content.sha256 or "").exists():
-            self.add([data], content, name="document", advance=lambda _: None)
-        return content.sha256 or ""
 
     def document(self, sha256: str) -> bytes:
         """A small text by its digest.

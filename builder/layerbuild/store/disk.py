@@ -18,6 +18,12 @@ from layerbuild.store.locks import locked
 _ABANDONED = 3600
 """Seconds without a byte after which a temporary file belongs to nobody."""
 
+_KEPT = 7 * 24 * 3600
+"""Seconds for which the beginning of a download is kept after its last byte."""
+
+_WORTH = 1024 * 1024
+"""Bytes from which on the beginning of a download is worth a file."""
+
 
 class Disk:
     """The directories of a store at `root`.
@@ -29,7 +35,7 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            for name in ("files", "blobs", "tmp", "fetching"):
+            for name in ("files", "blobs", "tmp", "fetching", "partial"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unusable(root, error.strerror or type(error).__name__) from None
@@ -37,10 +43,11 @@ class Disk:
 
     def _sweep(self) -> None:
         """Remove what an interrupted run left. A file that is still being written is young."""
-        for leftover in (self.root / "tmp").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - leftover.stat().st_mtime > _ABANDONED:
-                    leftover.unlink()
+        for directory, age in (("tmp", _ABANDONED), ("partial", _KEPT)):
+            for leftover in (self.root / directory).iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - leftover.stat().st_mtime > age:
+                        leftover.unlink()
 
     def file(self, sha256: str) -> Path:
         """Where the content of that digest lies, or would."""
@@ -64,14 +71,48 @@ class Disk:
         os.close(handle)
         return Path(name)
 
-    def written(self, temporary: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Passes `chunks` on, and writes them; at their end they are on disk."""
+    @contextlib.contextmanager
+    def partial(self, name: str, limit: int | None) -> Iterator[tuple[Path, int]]:
+        """The file where a download is written to, and how many bytes an earlier run left there. What is there in
+        the end stays for the next one, if it is worth it. The caller holds `name` (`locked`).
+
+        Args:
+            limit: bytes of the whole; a longer beginning is none.
+
+        Raises:
+            StoreError: it cannot be used.
+        """
+        path, held = self.root / "partial" / name.replace(":", "-"), 0
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                # A week begins anew: nobody else may take it for abandoned.
+                os.utime(path)
+                held = path.stat().st_size
+            if limit is not None and held > limit:
+                path.unlink()
+                held = 0
+        except OSError as error:
+            raise unusable(self.root, error.strerror or type(error).__name__) from None
+        try:
+            yield path, held
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size < _WORTH:
+                    path.unlink()
+
+    def written(self, path: Path, chunks: Iterable[bytes], *, held: int = 0) -> Iterator[bytes]:
+        """Passes `chunks` on, and writes them; at their end they are on disk.
+
+        Args:
+            held: bytes that the file holds already: those of the first chunks.
+        """
         size = 0
         try:
             # Buffered: what an unbuffered file takes may be less than it was given, on a disk that gets full.
-            with temporary.open("wb") as file:
+            with path.open("ab" if held else "wb") as file:
                 for chunk in chunks:
-                    file.write(chunk)
+                    if size >= held:
+                        file.write(chunk)
                     size += len(chunk)
                     yield chunk
                 if size > CHUNK:
