@@ -14,7 +14,7 @@ import pytest
 
 from layerbuild.errors import StoreError
 from layerbuild.store.database import Database
-from layerbuild.store.uploads import HeldUpload, UploadSessions
+from layerbuild.store.uploads import UploadSessions
 
 PLACE = ("registry.example.com", "acme/a", "sha256:" + "0" * 64)
 ADDRESS = "https://registry.example.com/v2/acme/a/blobs/uploads/1?_state=hunter2"
@@ -37,7 +37,6 @@ def left(root: Path, place: tuple[str, str, str] = PLACE) -> str | None:
 def test_what_is_put_is_there_for_the_next(tmp_path: Path) -> None:
     with sessions(tmp_path).held(*PLACE) as upload:
         assert upload.get() is None
-        assert not upload.waited
         assert upload.places() == []
         upload.put(ADDRESS + "&much=longer")
         upload.put(ADDRESS)
@@ -114,16 +113,14 @@ def test_what_was_not_written_whole_is_no_address(tmp_path: Path, data: bytes) -
 def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
     told: list[str] = []
     waiting, order = threading.Event(), list[str]()
-    held: list[HeldUpload] = []
 
     def note(digest: str) -> None:
         told.append(digest)
         waiting.set()
 
     def second() -> None:
-        with UploadSessions(Database(tmp_path), waiting=note).held(*PLACE) as upload:
+        with UploadSessions(Database(tmp_path), waiting=note).held(*PLACE):
             order.append("second")
-            held.append(upload)
 
     thread = threading.Thread(target=second)
     with sessions(tmp_path).held(*PLACE) as upload:
@@ -134,7 +131,6 @@ def test_one_sends_and_the_others_wait(tmp_path: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert told == [PLACE[2]]
-    assert held[0].waited
 
 
 def test_a_holder_that_is_killed_lets_go_and_leaves_its_address(tmp_path: Path) -> None:
@@ -158,30 +154,28 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
-def test_an_address_is_of_one_repository(tmp_path: Path) -> None:
-    with sessions(tmp_path).held(*PLACE) as upload:
-        upload.put(ADDRESS)
-    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
-        assert upload.get() is None
-    assert left(tmp_path) == ADDRESS, "who has no use for it leaves it"
-    with sessions(tmp_path).held(PLACE[0], "acme/b", PLACE[2]) as upload:
-        upload.done()
-    assert files(tmp_path) == []
-
-
 def test_what_is_done_is_known_before_it_is_let_go(tmp_path: Path) -> None:
-    waiting, found = threading.Event(), list[object]()
+    """Also by who would send it to another repository."""
+    waiting, found = threading.Event(), list[str]()
 
     def second() -> None:
-        with UploadSessions(Database(tmp_path), waiting=lambda _: waiting.set()).held(
-            PLACE[0], "b", PLACE[2]
-        ) as upload:
-            found.extend((upload.waited, upload.places()))
+        here = UploadSessions(Database(tmp_path), waiting=lambda _: waiting.set())
+        with here.held(PLACE[0], "acme/b", PLACE[2], anywhere=True) as upload:
+            found.extend(upload.places())
 
     thread = threading.Thread(target=second)
-    with sessions(tmp_path).held(*PLACE) as upload:
+    with sessions(tmp_path).held(*PLACE, anywhere=True) as upload:
         thread.start()
         assert waiting.wait(30)
         upload.done()
     thread.join()
-    assert found == [True, [PLACE[1]]]
+    assert found == [PLACE[1]]
+    assert files(tmp_path) == []
+    assert list((tmp_path / "sending").iterdir()) == []
+
+
+def test_who_cannot_mount_waits_only_for_its_own_repository(tmp_path: Path) -> None:
+    told: list[str] = []
+    with sessions(tmp_path).held(*PLACE, anywhere=True), sessions(tmp_path, told).held(PLACE[0], "acme/b", PLACE[2]):
+        pass
+    assert told == []

@@ -10,10 +10,6 @@ from typing import Protocol
 class HeldSession(Protocol):
     """What is remembered of one blob on its way to one repository. Addresses may be secrets in themselves."""
 
-    @property
-    def waited(self) -> bool:
-        """Whether somebody else was sending that blob to that registry until now."""
-
     def places(self) -> Sequence[str]:
         """Repositories that it was sent to from this machine, also since the registry was last asked for it."""
 
@@ -33,18 +29,21 @@ class HeldSession(Protocol):
 class Sessions(Protocol):
     """A memory for upload sessions."""
 
-    def held(self, host: str, repository: str, digest: str) -> AbstractContextManager[HeldSession]:
-        """Holds a blob on its way against everybody else who would send it to that registry, whatever the
-        repository, and waits for who does."""
+    def held(
+        self, host: str, repository: str, digest: str, *, anywhere: bool = False
+    ) -> AbstractContextManager[HeldSession]:
+        """Holds a blob on its way against everybody else who would send it there, and waits for who does.
+
+        Args:
+            anywhere: also for who sends it to another repository of that registry, from which it can be mounted.
+        """
 
 
 class Forgetful:
     """No memory: `Sessions` and `HeldSession` at once."""
 
-    waited = False
-
     @contextmanager
-    def held(self, host: str, repository: str, digest: str) -> Iterator[HeldSession]:
+    def held(self, host: str, repository: str, digest: str, *, anywhere: bool = False) -> Iterator[HeldSession]:
         """Holds nothing."""
         yield self
 

@@ -63,7 +63,7 @@ class Uploads(Tries):
         A large one goes by PATCH where that is taken: more registries keep what arrived of one that breaks. It goes
         in chunks where a registry takes only short requests. After a break the registry is asked what it has, and
         sent the rest; where it has nothing, all anew. What another thread or process of this machine is sending to
-        the same registry is waited for, and not sent.
+        the same registry is waited for, and not sent; to another repository, unless a mount was refused before.
 
         Args:
             advance: told of bytes as they are sent; of a negative number when some are lost.
@@ -76,8 +76,10 @@ class Uploads(Tries):
             LayerbuildError: whatever reading `blob` raises.
         """
         self._check_size(blob.size, blob.digest)
-        with self._sessions.held(self.host, repository, blob.digest) as memory:
-            if self._came_otherwise(repository, blob, memory, asked=session is not None):
+        # Where a mount was refused already, waiting for who sends it to another repository would be for nothing.
+        mountable = session is None
+        with self._sessions.held(self.host, repository, blob.digest, anywhere=mountable) as memory:
+            if self._came_otherwise(repository, blob, memory, mountable=mountable):
                 advance(blob.size)
                 if session is not None:
                     self.cancel_upload(repository, session)
@@ -86,18 +88,15 @@ class Uploads(Tries):
                 self._upload(repository, blob, advance, session, memory if blob.size >= LARGE else NOWHERE)
             memory.done()
 
-    def _came_otherwise(self, repository: str, blob: Readable, memory: HeldSession, *, asked: bool) -> bool:
+    def _came_otherwise(self, repository: str, blob: Readable, memory: HeldSession, *, mountable: bool) -> bool:
         """Whether the blob has come since somebody looked: sent by another process, or mounted from where that one
         sent it.
-
-        Args:
-            asked: whether a mount from where it was known to be was refused before.
         """
         places = memory.places()
         if repository in places and self.head_blob(repository, blob.digest) == blob.size:
             return True
         others = [place for place in places if place != repository]
-        if not others or (asked and not memory.waited):
+        if not others or not mountable:
             return False
         mount = self.mount_blob(repository, blob.digest, others[0])
         if mount.session is not None:
