@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from fixtures.habits import HABITS, absolute
@@ -62,7 +64,7 @@ def test_all_at_once(scene: Scene) -> None:
     scene.push()
 
 
-@pytest.mark.parametrize("name", HABITS)
+@pytest.mark.parametrize("name", [name for name in HABITS if re.search("session|Range|address|chunks|HTTP", name)])
 def test_uploads_that_break(scene: Scene, name: str) -> None:
     registry = scene.registry
     registry.switches.habits = [HABITS[name]]
