@@ -160,7 +160,7 @@ def test_registry_that_never_mounts_gets_every_copy_from_elsewhere(
 
     # What answers a mount of something that is not there: an upload, here one that leads nowhere.
     nowhere = {"Location": f"/v2/{registry.prefix}/two/blobs/uploads/nowhere"}
-    registry.rule("POST", "/two/blobs/uploads/", 202, headers=nowhere, times=2)
+    registry.rule("POST", "/two/blobs/uploads/", 202, headers=nowhere, query="mount=", times=2)
     project.run("push", _at(registry), "--executor", two_workers.address)
     assert _pulled(registry, "one") == _pulled(registry, "two") == set(models)
     assert len([r for r in registry.requests("PUT", "/two/blobs/uploads/") if r.received >= BIG]) == 2

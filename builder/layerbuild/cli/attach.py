@@ -39,7 +39,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     \b
     Examples:
       layerbuild attach ghcr.io/acme/a1111-sd15:1.10.1 sbom.json --type application/spdx+json
-      layerbuild attach ghcr.io/acme/a1111-sd15:1.10.1 lockfile.yaml --type application/vnd.layerbuild.lock+yaml
+      layerbuild attach ghcr.io/acme/a1111-sd15:1.10.1 NOTICE --type text/plain
     """
     from layerbuild.execute.attach import attach  # noqa: PLC0415  # loads oras
 

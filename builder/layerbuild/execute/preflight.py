@@ -124,7 +124,11 @@ class Foresight:
         layers = distinct(composed)
         results = attempts(self.builder.packer.known, list(layers.values()), parallel=1)
         known = dict(zip(layers, results, strict=True))
-        begun = [image for image in composed if any(known.get(layer.id, True) is None for layer in image.layers)]
+        begun = [
+            image
+            for image in composed
+            if self._unlearnt(image) or any(layer.instance and known[layer.id] is None for layer in image.layers)
+        ]
         users: dict[int, list[str]] = {}
         wants: dict[object, Want] = {}
 
@@ -134,13 +138,20 @@ class Foresight:
 
         for image in begun:
             for layer in image.layers:
-                if layer.instance is not None:
+                if layer.instance is None:
+                    need((image.name, layer.label), image, lambda one=layer: _want_of_pending(one))  # type: ignore[misc]
+                else:
                     made = known[layer.id]
                     need(layer.id, image, lambda one=layer, made=made: self._want(one, made))  # type: ignore[misc]
             base = bases[image.base.digest] if image.base else None
             for below in base.layers if isinstance(base, BaseImage) else ():
                 need(below.digest, image, lambda below=below: _want_of_base(below))  # type: ignore[misc]
         return self._asked([(want, users[id(want)]) for want in wants.values()])
+
+    def _unlearnt(self, image: ComposedImage) -> bool:
+        """Whether a model has to be had for what is in it."""
+        learnt = self.builder.contents.learnt
+        return any(m.content.sha256 in image.pending and not learnt(m.content) for m in image.models)
 
     def _asked(self, needed: Sequence[tuple[Want, Sequence[str]]]) -> list[Finding]:
         """The findings about blobs and the images that need each."""
@@ -166,6 +177,10 @@ class Foresight:
         elif made is None and layer.algorithm == "none" and not kinds.documents(layer.instance):
             size = self.builder.packer.tar(layer.instance).size
         return Want(digest=digest, size=size, title=layer.title, repositories=(), exact=size is not None)
+
+
+def _want_of_pending(layer: ComposedLayer) -> Want:
+    return Want(digest=None, size=None, title=layer.title, repositories=(), exact=False)
 
 
 def _want_of_base(below: Descriptor) -> Want:
