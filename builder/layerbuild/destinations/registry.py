@@ -123,8 +123,9 @@ class RegistryDestination:
         """See `Destination.put`."""
         target = self.full_name(repository)
         with self._lock:
-            session = self._sessions.pop((target, blob.digest), None)
-        self._client.upload_blob(target, blob, advance=advance, session=session or self._spared(target))
+            refused = self._sessions.pop((target, blob.digest), None)
+        session = refused or self._spared(target)
+        self._client.upload_blob(target, blob, advance=advance, session=session, mountable=refused is None)
 
     def _spared(self, target: str) -> UploadSession | None:
         """The upload that `check_push` opened, while it is fresh: a large body must not go to one that has expired."""

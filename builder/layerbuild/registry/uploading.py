@@ -57,17 +57,19 @@ class Uploads(Tries):
         *,
         advance: Callable[[int], None],
         session: UploadSession | None = None,
+        mountable: bool = True,
     ) -> None:
         """Uploads a blob: POST, then one streamed PUT, which is what every registry takes.
 
         A large one goes by PATCH where that is taken: more registries keep what arrived of one that breaks. It goes
         in chunks where a registry takes only short requests. After a break the registry is asked what it has, and
         sent the rest; where it has nothing, all anew. What another thread or process of this machine is sending to
-        the same registry is waited for, and not sent; to another repository, unless a mount was refused before.
+        the same registry is waited for, and not sent; to another repository, if it can be mounted from there.
 
         Args:
             advance: told of bytes as they are sent; of a negative number when some are lost.
-            session: one that a refused mount left.
+            session: one that a refused mount left, or `open_upload` gave.
+            mountable: False where a mount of this blob was refused already.
 
         Raises:
             ContentMismatch: the bytes are not what `blob.digest` and `blob.size` say. The request is
@@ -76,8 +78,6 @@ class Uploads(Tries):
             LayerbuildError: whatever reading `blob` raises.
         """
         self._check_size(blob.size, blob.digest)
-        # Where a mount was refused already, waiting for who sends it to another repository would be for nothing.
-        mountable = session is None
         with self._sessions.held(self.host, repository, blob.digest, anywhere=mountable) as memory:
             if self._came_otherwise(repository, blob, memory, mountable=mountable):
                 advance(blob.size)
@@ -101,7 +101,8 @@ class Uploads(Tries):
         mount = self.mount_blob(repository, blob.digest, others[0])
         if mount.session is not None:
             self.cancel_upload(repository, mount.session)
-        return mount.mounted
+        # Nobody is left to notice a mount that lies: this may be the second try, after one that did.
+        return mount.mounted and self.head_blob(repository, blob.digest) == blob.size
 
     def _upload(
         self,
