@@ -173,7 +173,7 @@ def test_no_lock(built: Project) -> None:
         ("", "lockfile.yaml"),
         ("- a\n", "lockfile.yaml"),
         ("version: 1\nlayers: {a: {declaration: 3}}\n", "lockfile.yaml"),
-        ("<<<<<<< ours\nversion: 1\n=======\nversion: 1\n>>>>>>> theirs\n", "lockfile.yaml"),
+        ("<<<<<<< ours\nversion: 1\n=======\nversion: 2\n", "lockfile.yaml"),
         ("version: 1\nversion: 1\n", "lockfile.yaml"),
     ],
     ids=["syntax", "version", "empty", "list", "shape", "conflict", "twice"],
