@@ -18,6 +18,7 @@ settings.load_profile("untimed")
 pytest_plugins = [
     "fixtures.web",
     "fixtures.hub",
+    "fixtures.civitai",
     "fixtures.gitrepo",
     "fixtures.registry",
     "fixtures.specregistry",

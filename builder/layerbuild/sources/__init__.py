@@ -21,6 +21,7 @@ SCHEMES: dict[str, str] = {
     "http": "layerbuild.sources.web:WebSource",
     "https": "layerbuild.sources.web:WebSource",
     "hf": "layerbuild.sources.huggingface:HuggingFaceSource",
+    "civitai": "layerbuild.sources.civitai:CivitaiSource",
     "git+file": "layerbuild.sources.git:GitSource",
     "git+http": "layerbuild.sources.git:GitSource",
     "git+https": "layerbuild.sources.git:GitSource",

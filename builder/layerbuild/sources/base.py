@@ -44,6 +44,7 @@ class Context:
         hash_file: sha256 and size of a local file; the store remembers them.
         progress: where long work says how far it is.
         offline: no source may open a connection.
+        remembered: what servers have told in this command, by the source's name and the question.
     """
 
     client: http.Client
@@ -53,6 +54,7 @@ class Context:
     hash_file: Callable[[Path], Content]
     progress: Progress
     offline: bool = False
+    remembered: dict[tuple[str, str], object] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Source(Protocol):

@@ -84,9 +84,7 @@ def probe_size(remote: Remote) -> int | None:
                 return size
     with remote.client.request("GET", remote.url, headers={**remote.headers, "Range": "bytes=0-0"}) as response:
         remote.check(response)
-        if response.status_code == 200:
-            return _content_length(response)
-        return _content_range(response)[1]
+        return total_size(response)
 
 
 def document(remote: Remote, *, limit: int) -> bytes:
@@ -109,6 +107,16 @@ def document(remote: Remote, *, limit: int) -> bytes:
         finally:
             response.close()
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def total_size(response: requests.Response) -> int | None:
+    """Bytes of the whole file that an answer gives, or gives a part of; None if it does not say."""
+    return _content_length(response) if response.status_code == 200 else _content_range(response)[1]
+
+
+def is_page(response: requests.Response) -> bool:
+    """Whether an answer is a web page: a login, a licence, a challenge."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html"
 
 
 def refusal(response: requests.Response, what: str) -> SourceError | None:

@@ -18,7 +18,7 @@ from layerbuild.errors import AccessDenied, SourceError
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.paths import safe_relative
 from layerbuild.sources.base import Context, Request, agree, declared, one_file_only, require_online
-from layerbuild.sources.transfer import Remote, probe_size, read, refusal
+from layerbuild.sources.transfer import Remote, is_page, probe_size, read, refusal
 
 _SECRET_PARAMETERS = frozenset(
     (
@@ -121,8 +121,7 @@ def _check(url: str, response: requests.Response) -> None:
     error = refusal(response, what)
     if error is not None:
         raise error
-    page = response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html"
-    if page and not urlsplit(url).path.lower().endswith((".html", ".htm")):
+    if is_page(response) and not urlsplit(url).path.lower().endswith((".html", ".htm")):
         raise AccessDenied(
             f"{what} is a web page instead of a file",
             cause="the server answered with text/html: a login, a licence or an error page",
