@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Notes
 from fixtures.civitai import Civitai
 from fixtures.web import Answer
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
@@ -130,7 +129,7 @@ def test_a_file_that_was_replaced_is_noticed_before_it_is_fetched(
     version = civitai.add(130, {"night.safetensors": DATA})
     pin = source.resolve(Request(uri="civitai://130", size=len(DATA)))
     version["files"][0]["hashes"]["SHA256"] = "A" * 64
-    later = CivitaiSource(replace(civitai_context, remembered={}))
+    later = CivitaiSource(replace(civitai_context))
     with pytest.raises(ContentMismatch, match="is not what was pinned"):
         b"".join(later.open(pin, pin.files[0]))
 
@@ -138,7 +137,7 @@ def test_a_file_that_was_replaced_is_noticed_before_it_is_fetched(
 def test_offline(source: CivitaiSource, civitai: Civitai, civitai_context: Context) -> None:
     civitai.add(130, {"night.safetensors": DATA})
     pin = source.resolve(Request(uri="civitai://130"))
-    offline = CivitaiSource(replace(civitai_context, offline=True, remembered={}))
+    offline = CivitaiSource(replace(civitai_context, offline=True))
     with pytest.raises(Unreachable, match="not known here"):
         offline.resolve(Request(uri="civitai://130"))
     with pytest.raises(Unreachable, match="not known here"):
@@ -279,7 +278,7 @@ def test_danger_is_refused(source: CivitaiSource, civitai: Civitai, result: str)
     assert "pickle scan" in str(caught.value.cause)
 
 
-def test_what_was_not_scanned_is_told(source: CivitaiSource, civitai: Civitai, notes: Notes) -> None:
+def test_what_was_not_scanned_is_told(source: CivitaiSource, civitai: Civitai, notes: Any) -> None:
     version = civitai.add(130, {"night.safetensors": DATA})
     version["files"][0] |= {"pickleScanResult": "Pending", "virusScanResult": None}
     source.resolve(Request(uri="civitai://130"))
@@ -397,5 +396,7 @@ def test_a_token_that_is_none(context: Context, civitai: Civitai) -> None:
     assert "two words" not in str(caught.value)
 
 
-def test_the_table_knows_it(civitai_context: Context) -> None:
-    assert isinstance(source_for("civitai://7", civitai_context), CivitaiSource)
+def test_the_table_knows_it(civitai_context: Context, civitai: Civitai) -> None:
+    civitai.add(7, {"a.safetensors": DATA})
+    pin = source_for("civitai://7", civitai_context).resolve(Request(uri="civitai://7"))
+    assert pin.files[0].path == "a.safetensors"

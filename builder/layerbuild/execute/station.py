@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -82,7 +82,11 @@ class Station:
             hash_file=self._hash_file,
             progress=self.progress,
             offline=self._offline,
+            take_in=self._take_in,
         )
+
+    def _take_in(self, chunks: Iterator[bytes], name: str) -> Content:
+        return self.store.add(chunks, Content(size=None), name=name, advance=lambda count: None, scan_header=True)
 
     def _hash_file(self, path: Path) -> Content:
         with self.progress.task(f"read {path.name}", path.stat().st_size) as task:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from layerbuild.errors import SourceError
 from layerbuild.sources.base import Context, Request, Source, shown
+from layerbuild.sources.mirrored import Mirrored, Remote
 
 __all__ = ["SCHEMES", "Context", "Request", "Source", "is_local", "source_for"]
 
@@ -35,11 +37,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def source_for(uri: str, context: Context) -> Source:
-    """The source that understands `uri`.
+    """The source that understands `uri`, with the mirrors that its pins name.
 
     Raises:
         SourceError: no source does; the hint names the schemes that there are.
     """
+    source = _source(uri, context)
+    if isinstance(source, Remote):
+        return Mirrored(source, context, partial(_source, context=context))
+    return source
+
+
+def _source(uri: str, context: Context) -> Source:
     scheme = _scheme(uri)
     if scheme not in SCHEMES:
         raise SourceError(

@@ -21,6 +21,7 @@ from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
+from layerbuild.sources.memo import Memo
 
 MAX_SIZE = 2**53
 """Bytes beyond which a size is nonsense; also what JSON readers elsewhere can hold exactly."""
@@ -44,7 +45,9 @@ class Context:
         hash_file: sha256 and size of a local file; the store remembers them.
         progress: where long work says how far it is.
         offline: no source may open a connection.
-        remembered: what servers have told in this command, by the source's name and the question.
+        take_in: sha256 and size of a file by its bytes and name, where nobody publishes a digest; the store
+            keeps the bytes.
+        memo: what sources have asked in this context.
     """
 
     client: http.Client
@@ -54,7 +57,8 @@ class Context:
     hash_file: Callable[[Path], Content]
     progress: Progress
     offline: bool = False
-    remembered: dict[tuple[str, str], object] = field(default_factory=dict, repr=False, compare=False)
+    take_in: Callable[[Iterator[bytes], str], Content] = field(default=lambda chunks, name: hashed(chunks))
+    memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
 
 
 class Source(Protocol):
@@ -76,6 +80,37 @@ class Source(Protocol):
         Raises:
             SourceError: the bytes cannot be had; the subclass says why.
         """
+
+
+def hashed(chunks: Iterable[bytes]) -> Content:
+    """sha256 and size of what `chunks` hold."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return Content(sha256=digest.hexdigest(), size=size)
+
+
+def fetched_once(context: Context, chunks: Iterator[bytes], name: str, what: str) -> Content:
+    """The content of a file of which nobody publishes a digest.
+
+    Args:
+        name: of the file, and `what` it is, for people.
+
+    Raises:
+        SourceError: the bytes cannot be had.
+        StoreError: they cannot be kept.
+    """
+    with context.progress.task(f"hashing {what}") as task:
+
+        def counted() -> Iterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+                task.advance(len(chunk))
+
+        content = context.take_in(counted(), name)
+    context.progress.note(f"nobody publishes a digest of {what}: fetched once and recorded what came")
+    return content
 
 
 def require_online(context: Context, what: str) -> None:

@@ -104,14 +104,11 @@ class Api:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def _ask(self, path: str, what: str) -> Version:
-        key = ("civitai", path)
-        if key not in self._context.remembered:
-            require_online(self._context, what)
-            url = f"{self.endpoint}/api/v1/model-versions/{path}"
-            check = partial(self._check_answer, what)
-            remote = Remote(client=self._context.client, url=url, what=what, check=check, headers=self._headers())
-            self._context.remembered[key] = _parse(document(remote, limit=_LARGEST_ANSWER), what)
-        return cast(Version, self._context.remembered[key])
+        require_online(self._context, what)
+        url = f"{self.endpoint}/api/v1/model-versions/{path}"
+        check = partial(self._check_answer, what)
+        remote = Remote(client=self._context.client, url=url, what=what, check=check, headers=self._headers())
+        return self._context.memo.get(url, lambda: _parse(document(remote, limit=_LARGEST_ANSWER), what))
 
     def _check_answer(self, what: str, response: requests.Response) -> None:
         error = refusal(response, what)

@@ -57,6 +57,15 @@ class HuggingFaceSource:
         self._context = context
         self._hub: Hub | None = None
 
+    def checked(self, uri: str) -> str:
+        """`uri`, if it may stand in a lock.
+
+        Raises:
+            SourceError: it may not.
+        """
+        parse(uri)
+        return uri
+
     def resolve(self, request: Request) -> Pin:
         """See `Source.resolve`. One request, or none for a file whose commit, sha256 and size are declared.
 

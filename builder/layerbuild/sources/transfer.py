@@ -32,7 +32,7 @@ class Remote:
         url: where the file is.
         what: its name in messages; holds no secret.
         check: judges answers.
-        headers: to be sent; `Authorization` among them goes to the origin of `url` only.
+        headers: to be sent, to the origin of `url` only.
         size: pinned bytes, or None.
         pinned: a digest of the content is known. If not, a download must not go on in another
             version of the file, and entity tags are compared.
@@ -125,13 +125,13 @@ def refusal(response: requests.Response, what: str) -> SourceError | None:
     cause = f"the server answered {status}"
     if status in (200, 206, 416):
         return None
-    if status in (401, 403, 407):
+    if status in (401, 402, 403, 407, 451):
         return AccessDenied(
             f"{what} may not be downloaded", cause=cause, hint="check that it is public, or that the login is right"
         )
     if status in (404, 410):
         return NotFound(f"{what} does not exist", cause=cause, hint="check the address")
-    if status in http.RETRIED:
+    if status in http.RETRIED or status >= 500:
         return Unreachable(f"{what} cannot be had now", cause=cause, hint="run the command again later")
     return SourceError(f"{what} cannot be had", cause=cause, hint="check the address")
 
