@@ -19,6 +19,7 @@ pytest_plugins = [
     "fixtures.web",
     "fixtures.hub",
     "fixtures.civitai",
+    "fixtures.s3",
     "fixtures.gitrepo",
     "fixtures.registry",
     "fixtures.specregistry",

@@ -69,7 +69,7 @@ def _check_places(source: str | None, mirrors: list[str], headers: dict[str, str
 class Fetch(_Strict):
     """One file from somewhere."""
 
-    source: str = Field(description="Where the bytes come from: hf://, https://, file:, git+https:// ...")
+    source: str = Field(description="Where the bytes come from: hf://, civitai://, https://, s3://, file: ...")
     sha256: Hex64 | None = Field(default=None, description="Expected sha256, 64 lower-case hex digits.")
     size: int | None = Field(default=None, ge=0, description="Expected size in bytes.")
     mirrors: list[Mirror] = _MIRRORS

@@ -30,6 +30,12 @@ SCHEMES: dict[str, str] = {
 }
 """Scheme -> `module:Class`."""
 
+_OBJECTS = "layerbuild.sources.objects:ObjectSource"
+
+SCHEMES |= dict.fromkeys(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"), _OBJECTS)
+SCHEMES |= dict.fromkeys(("dropbox", "ftp", "hdfs", "lakefs", "oss", "sftp", "smb", "webhdfs"), _OBJECTS)
+# fsspec knows more: those that read this machine or its memory, chains of others, archives, and notebooks.
+
 _LOCAL = ("file", "git+file")
 """Schemes of what only this machine has."""
 

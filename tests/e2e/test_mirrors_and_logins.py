@@ -7,9 +7,11 @@ import pytest
 from e2e.readers import sha256
 from fixtures.civitai import Civitai
 from fixtures.project import BIG, Project, safetensors
+from fixtures.s3 import S3
 from fixtures.web import Answer, Asked, Web
 
 _MODEL = safetensors(BIG, {"format": "pt"}, seed=4)
+_OTHER = safetensors(BIG, {"format": "pt"}, seed=5)
 _RECIPE = "name: worker\nwebui: {root: /webui}\nlayers: [night]\ntags: [v1]\n"
 _SECRET = "a-value-that-must-never-be-seen"
 
@@ -92,6 +94,31 @@ def test_no_secret_of_any_source_is_left_anywhere(project: Project, web: Web, ci
     text = "".join(result.out + result.err for result in seen)
     for secret in (civitai.token, civitai.signature, _SECRET):
         nowhere(project, secret, text)
+
+
+def test_a_bucket_takes_over_from_civitai(project: Project, civitai: Civitai, s3: S3) -> None:
+    s3.bucket("models")
+    s3.put("models", "night", _MODEL, sha256=True)
+    s3.put("models", "day.safetensors", _OTHER, sha256=True)
+    civitai.add(7, {"night.safetensors": _MODEL})
+    project.environ |= {"CIVITAI_ENDPOINT": civitai.endpoint, **s3.environ}
+    layers = """
+night: {kind: model, type: checkpoint, source: "civitai://7", mirrors: ["s3://models/night"]}
+day: {kind: model, type: checkpoint, source: "s3://models/day.safetensors"}
+"""
+    project.write({"layers/all.yaml": layers, "recipes/worker.yaml": _RECIPE.replace("[night]", "[night, day]")})
+    seen = [project.run("--debug", "lock")]
+    assert "fetched once" not in seen[0].err and project.stored_files() == {}
+    assert project.lock["files"][sha256(_OTHER)]["safetensors"] is True, "its header was read by range"
+    civitai.versions.clear()
+    seen.append(project.run("--debug", "push", "oci:out"))
+    assert "trying s3://models/night" in seen[1].err
+    assert {sha256(_MODEL), sha256(_OTHER)} <= set(project.stored_files())
+    seen.append(
+        project.run("--debug", "lock", "--update", "day", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, check=False)
+    )
+    assert "s3://models/day.safetensors cannot be reached" in seen[2].err
+    nowhere(project, s3.secret, "".join(result.out + result.err for result in seen))
 
 
 def nowhere(project: Project, secret: str, text: str) -> None:
