@@ -35,6 +35,8 @@ _TYPES: list[tuple[Any, str]] = [
     (fields.Repository, "`ORG/NAME`"),
     (fields.Platform, "os/architecture"),
     (fields.EnvName, "name"),
+    (fields.HeaderName, "name"),
+    (fields.Mirror, "source"),
     (fields.Scalar, "text, number or boolean"),
     (str, "text"),
     (int, "number"),

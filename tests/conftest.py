@@ -18,6 +18,8 @@ settings.load_profile("untimed")
 pytest_plugins = [
     "fixtures.web",
     "fixtures.hub",
+    "fixtures.civitai",
+    "fixtures.s3",
     "fixtures.gitrepo",
     "fixtures.registry",
     "fixtures.authority",

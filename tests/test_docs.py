@@ -270,7 +270,7 @@ def test_messages_are_real() -> None:
 def test_every_dependency_earns_its_line() -> None:
     project = read("pyproject.toml").partition("[project.scripts]")
     runtime = project[0].partition("dependencies = [")[2]
-    extras = project[2].partition("dev = [")[2].partition("]")[0]
+    extras = project[2].partition("dev = [")[2].partition("\n]")[0]
     names = re.findall(r'^\s*"([A-Za-z0-9-]+)', runtime + extras, re.MULTILINE)
     assert {"requests", "ruff"} <= set(names)
     page = read("docs/dependencies.md")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
+from layerbuild.headers import NAME
 from layerbuild.paths import unsafe_reason
 
 
@@ -56,6 +57,12 @@ def _suffix(value: str) -> str:
     return value
 
 
+def _mirror(value: str) -> str:
+    if value.startswith(("file:", "git+")):
+        raise ValueError(f"{value[:200]!r} cannot be a mirror of a file: name an address that others can reach too")
+    return value
+
+
 _ABSOLUTE = r"^/"
 _HEX64 = r"^[0-9a-f]{64}$"
 _HEX40 = r"^[0-9a-f]{40}$"
@@ -74,6 +81,7 @@ MEANINGS = {
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
     _PLATFORM: "os/architecture, like linux/amd64",
+    NAME: "the name of a header",
 }
 """What each pattern means, in words for messages."""
 
@@ -89,5 +97,7 @@ Suffix = Annotated[str, AfterValidator(_suffix)]
 LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
 Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
+HeaderName = Annotated[str, StringConstraints(pattern=NAME)]
+Mirror = Annotated[str, AfterValidator(_mirror)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Scalar = str | int | float | bool

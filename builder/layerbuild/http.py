@@ -16,7 +16,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -36,6 +36,8 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 LONGEST_WAIT = 60.0
 """Seconds for which a server is waited for at most. One that asks for more has refused."""
+CARRIED = frozenset({"accept", "accept-encoding", "if-range", "range", "user-agent"})
+"""Headers that go along where a redirect leads to another origin."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
@@ -120,13 +122,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | BodyFactory | None = None,
         follow: bool = True,
-        secret_headers: Iterable[str] = ("Authorization",),
         retries: int | None = None,
     ) -> requests.Response:
         """One request, tried again where that can help. The answer is streamed: read it or close it.
 
         Args:
-            headers: sent as they are. Those named by `secret_headers` go to the first origin only.
+            headers: sent as they are. To another origin only those of `CARRIED` go along: any other may be secret.
             body: bytes, or a factory that opens the body anew for every try.
             follow: follow redirects (GET and HEAD); else a redirect is given back.
             retries: tries after the first; the policy's where None.
@@ -135,7 +136,6 @@ class Client:
             Unreachable: no answer after the last try. An answer with a status of `RETRIED` is given back.
             SourceError: not an address; too many redirects, or one to something that is not HTTP.
         """
-        secret = {name.lower() for name in secret_headers}
         sent = {"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
         first = _origin_or_error(url)
         for _ in range(_MAX_REDIRECTS + 1):
@@ -146,7 +146,7 @@ class Client:
             _discard(response)
             target = _redirected(url, location)
             if origin(target) != first:
-                sent = {k: v for k, v in sent.items() if k.lower() not in secret}
+                sent = {name: value for name, value in sent.items() if name.lower() in CARRIED}
             url = target
         raise SourceError(f"{redact(url)}: too many redirects")
 

@@ -79,6 +79,8 @@ class Pin:
         absent: names proved absent at `revision` (Hugging Face snapshots).
         date: the commit's time in Unix seconds (git).
         version: the release that the tree's own changelog names first (the webui's tree).
+        mirrors: other addresses that may give the same bytes, in the order in which they are tried.
+        headers: names and values to send to the source's own server, with `${VARIABLE}` for secrets.
     """
 
     source: str
@@ -90,6 +92,8 @@ class Pin:
     absent: tuple[str, ...] = ()
     date: int | None = None
     version: str | None = None
+    mirrors: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,8 @@ class PinRequest:
         sha256, size: what the declaration says of a single file, if anything.
         files: names or globs of a snapshot or directory, `!` excludes; None means all.
         absent: names to prove absent at the pinned commit (Hugging Face).
+        mirrors: other addresses of the same bytes, tried in order. They move no pin.
+        headers: names and values to send, with `${VARIABLE}` for secrets (HTTP). They move no pin.
     """
 
     uri: str
@@ -108,6 +114,8 @@ class PinRequest:
     size: int | None = None
     files: tuple[str, ...] | None = None
     absent: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

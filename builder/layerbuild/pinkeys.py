@@ -13,7 +13,7 @@ from typing import Any
 from layerbuild.model import canonical_json
 from layerbuild.render import references
 
-_FETCHED = ("source", "sha256", "size")
+_FETCHED = ("source", "sha256", "size", "mirrors", "headers")
 _PINNED = frozenset({*_FETCHED, "sidecars", "files", "absent", "repositories", "extensions"})
 """Keys of a declaration that its sources are asked with; paths in an image are roles of pins."""
 

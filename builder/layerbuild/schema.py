@@ -17,9 +17,11 @@ from layerbuild.fields import (
     Directory,
     EnvName,
     FilePath,
+    HeaderName,
     Hex64,
     LayerName,
     LinkTarget,
+    Mirror,
     Mode,
     Platform,
     RelativePath,
@@ -27,6 +29,7 @@ from layerbuild.fields import (
     Scalar,
     Suffix,
 )
+from layerbuild.headers import fault
 from layerbuild.paths import parents
 
 
@@ -36,12 +39,46 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+_MIRRORS: Any = Field(
+    default_factory=list,
+    description="Other addresses of the same bytes, tried in order where 'source' is dead. They move no pin.",
+)
+_HEADERS: Any = Field(
+    default_factory=dict,
+    description="Headers for an https:// source: {Authorization: 'Bearer ${MY_TOKEN}'}. The lock holds the reference, "
+    "never the value.",
+)
+
+
+def _check_places(source: str | None, mirrors: list[str], headers: dict[str, str]) -> None:
+    """Whether `mirrors` and `headers` fit the source.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if mirrors and (source is None or source.startswith(("file:", "git+"))):
+        raise ValueError("'mirrors' belong to a source that is fetched from elsewhere, and is one file")
+    if headers and (source is None or not source.startswith(("https://", "http://"))):
+        raise ValueError("'headers' belong to an https:// source")
+    for name, value in headers.items():
+        reason = fault(name, value)
+        if reason is not None:
+            raise ValueError(reason)
+
+
 class Fetch(_Strict):
     """One file from somewhere."""
 
-    source: str = Field(description="Where the bytes come from: hf://, https://, file:, git+https:// ...")
+    source: str = Field(description="Where the bytes come from: hf://, civitai://, https://, s3://, file: ...")
     sha256: Hex64 | None = Field(default=None, description="Expected sha256, 64 lower-case hex digits.")
     size: int | None = Field(default=None, ge=0, description="Expected size in bytes.")
+    mirrors: list[Mirror] = _MIRRORS
+    headers: dict[HeaderName, str] = _HEADERS
+
+    @model_validator(mode="after")
+    def _places_fit(self) -> Fetch:
+        _check_places(self.source, self.mirrors, self.headers)
+        return self
 
 
 class _Layer(_Strict):
@@ -77,6 +114,8 @@ class ModelLayer(_Layer):
     source: str = Field(description="Where the bytes come from.")
     sha256: Hex64 | None = Field(default=None, description="Expected sha256; pins the file without any download.")
     size: int | None = Field(default=None, ge=0, description="Expected size in bytes.")
+    mirrors: list[Mirror] = _MIRRORS
+    headers: dict[HeaderName, str] = _HEADERS
     filename: RelativePath | None = Field(
         default=None,
         description="Name below the type's directory, may hold a sub-folder. Default: the source's basename.",
@@ -98,6 +137,11 @@ class ModelLayer(_Layer):
         suffix = posixpath.splitext(self.filename or self.source)[1]
         if suffix in self.sidecars:
             raise ValueError(f"the sidecar {suffix!r} would lie where the model itself lies")
+        return self
+
+    @model_validator(mode="after")
+    def _places_fit(self) -> ModelLayer:
+        _check_places(self.source, self.mirrors, self.headers)
         return self
 
 
@@ -149,6 +193,8 @@ class FileSpec(_Strict):
     source: str | None = Field(default=None, description="Where the bytes come from.")
     sha256: Hex64 | None = Field(default=None, description="Expected sha256 of what 'source' gives.")
     size: int | None = Field(default=None, ge=0, description="Expected size in bytes of what 'source' gives.")
+    mirrors: list[Mirror] = _MIRRORS
+    headers: dict[HeaderName, str] = _HEADERS
     template: str | None = Field(default=None, description="A *.j2 file beside the declaration, rendered by Jinja2.")
     content: str | None = Field(default=None, description="The text itself.")
     link: LinkTarget | None = Field(default=None, description="Target of a symlink.")
@@ -163,6 +209,7 @@ class FileSpec(_Strict):
             raise ValueError("'sha256' and 'size' belong to 'source'")
         if self.link is not None and self.mode is not None:
             raise ValueError("a link has no mode")
+        _check_places(self.source, self.mirrors, self.headers)
         return self
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from layerbuild.http import BLOCK
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.sources import Request, source_for
 from layerbuild.sources.base import Context, verified
+from layerbuild.sources.netrcfile import authorization
 
 DATA = random.Random(1).randbytes(3 * BLOCK + 77)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -274,3 +277,80 @@ def test_signed_addresses_are_asked_for_again_and_not_shown(context: Context, we
         fetch(context, pinned(web.url + "/file"))
     assert "hunter2" not in str(caught.value)
     assert [r.path for r in elsewhere.requests] == ["/1", "/2"]
+
+
+# --- logins ----------------------------------------------------------------------------------------
+
+PASSWORD = "a-password-that-must-never-be-seen"
+
+
+def basic(login: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()
+
+
+def with_netrc(context: Context, tmp_path: Path, text: str, *, home: bool = False) -> Context:
+    path = tmp_path / ".netrc"
+    path.write_text(text)
+    return replace(context, environ={"HOME": str(tmp_path)} if home else {"NETRC": str(path)})
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_netrc(context: Context, web: Web, elsewhere: Web, tmp_path: Path, home: bool) -> None:
+    context = with_netrc(context, tmp_path, f"machine 127.0.0.1 login me password {PASSWORD}\n", home=home)
+    target = elsewhere.route("/signed", DATA)
+    url = web.route("/a", Answer(status=302, headers={"Location": target}))
+    assert fetch(context, resolve(context, url, sha256=SHA256)) == DATA
+    assert {r.headers.get("authorization") for r in web.requests} == {basic("me", PASSWORD)}
+    assert elsewhere.requests and not any("authorization" in r.headers for r in elsewhere.requests)
+
+
+@pytest.mark.parametrize("line", ["default login me password x", "machine localhost login me password x", ""])
+def test_netrc_of_other_hosts(context: Context, web: Web, tmp_path: Path, line: str) -> None:
+    context = with_netrc(context, tmp_path, line + "\n")
+    resolve(context, web.route("/a", DATA), sha256=SHA256)
+    assert not any("authorization" in r.headers for r in web.requests)
+
+
+def test_a_declared_login_wins_over_netrc(context: Context, web: Web, tmp_path: Path) -> None:
+    context = with_netrc(context, tmp_path, f"machine 127.0.0.1 login me password {PASSWORD}\n")
+    context = replace(context, environ={**context.environ, "T": "token"})
+    resolve(context, web.route("/a", DATA), sha256=SHA256, headers=(("authorization", "Bearer ${T}"),))
+    assert {r.headers.get("authorization") for r in web.requests} == {"Bearer token"}
+
+
+def test_no_password_in_the_clear_to_another_machine(context: Context, tmp_path: Path) -> None:
+    context = with_netrc(context, tmp_path, f"machine example.invalid login me password {PASSWORD}\n")
+    assert authorization(context, "http://example.invalid/x") is None
+    assert authorization(context, "https://example.invalid/x") == basic("me", PASSWORD)
+    with pytest.raises(SourceError, match="would be sent in the clear"):
+        resolve(context, "http://example.invalid/x", sha256=SHA256, headers=(("X-A", "${NETRC}"),))
+
+
+@pytest.mark.parametrize("text", [f"machine 127.0.0.1 login me {PASSWORD} x\n", "\0" * (1024 * 1024 + 1)])
+def test_a_netrc_that_is_none(context: Context, web: Web, tmp_path: Path, text: str) -> None:
+    context = with_netrc(context, tmp_path, text)
+    with pytest.raises(SourceError, match=r"\.netrc is ") as caught:
+        resolve(context, web.route("/a", DATA), sha256=SHA256)
+    assert PASSWORD not in str(caught.value)
+    assert not web.requests
+
+
+def test_headers_go_to_the_first_origin_only(context: Context, web: Web, elsewhere: Web) -> None:
+    context = replace(context, environ={"T": PASSWORD})
+    headers = (("PRIVATE-TOKEN", "${T}"), ("Accept", "application/octet-stream"))
+    url = web.route("/a", Answer(status=302, headers={"Location": elsewhere.route("/signed", DATA)}))
+    pin = resolve(context, url, headers=headers)
+    assert pin.files[0].content.sha256 == SHA256 and pin.headers == headers
+    assert fetch(context, pin) == DATA
+    assert {r.headers.get("private-token") for r in web.requests} == {PASSWORD}
+    assert {r.headers.get("private-token") for r in elsewhere.requests} == {None}
+    assert {r.headers.get("accept") for r in elsewhere.requests} == {"application/octet-stream"}
+
+
+@pytest.mark.parametrize("login", [True, False])
+def test_a_refusal_says_where_a_login_belongs(context: Context, web: Web, tmp_path: Path, login: bool) -> None:
+    context = with_netrc(context, tmp_path, f"machine 127.0.0.1 login me password {PASSWORD}\n" if login else "\n")
+    with pytest.raises(AccessDenied) as caught:
+        resolve(context, web.route("/a", Answer(status=401)))
+    assert ("is right" in str(caught.value.hint)) == login
+    assert PASSWORD not in str(caught.value)

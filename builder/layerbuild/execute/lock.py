@@ -12,7 +12,7 @@ from layerbuild.execute.contents import Contents
 from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
-from layerbuild.kinds.requests import declaration_digest
+from layerbuild.kinds.requests import declaration_digest, with_mirrors
 from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer, forgetting
 from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
@@ -101,7 +101,7 @@ class Locker:
             old = self.old.layers.get(pin_key)
             same = old is not None and old.declaration == declaration_digest(asked) and set(old.pins) == set(asked)
             if old is not None and same and not self._updates(pin_key, use.name):
-                kept[pin_key] = old
+                kept[pin_key] = replace(old, pins=with_mirrors(use.layer, old.pins))
             else:
                 wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]
                 kept[pin_key] = LockedLayer(declaration=declaration_digest(asked), pins={})

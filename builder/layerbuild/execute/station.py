@@ -91,9 +91,8 @@ class Station:
             return self.store.hash_local(path, task.advance)
 
     def _keep(self, chunks: Iterable[bytes], name: str) -> Content:
-        scan = name.lower().endswith(".safetensors")
-        unknown = Content(size=None)
-        return self.store.add(chunks, unknown, name=name, advance=lambda _: None, scan_header=scan)
+        # The address it came from need not end as the file does that it is for.
+        return self.store.add(chunks, Content(size=None), name=name, advance=lambda _: None, scan_header=True)
 
     def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
         """Contents by digest.

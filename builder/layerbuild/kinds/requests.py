@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from layerbuild.model import PinRequest, canonical_json, sha256_hex
+from collections.abc import Mapping
+from dataclasses import replace
+
+from layerbuild.model import Pin, PinRequest, canonical_json, sha256_hex
 from layerbuild.schema import Fetch, FilesLayer, FileSpec, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
 
 MODEL = "model"
@@ -28,8 +31,7 @@ def extension(directory: str) -> str:
 def requests(layer: Layer) -> dict[str, PinRequest]:
     """Every pin that `layer` needs. A files layer without sources needs none."""
     if isinstance(layer, ModelLayer):
-        model = PinRequest(uri=layer.source, sha256=layer.sha256, size=layer.size)
-        return {MODEL: model, **{sidecar(s): _fetch(f) for s, f in layer.sidecars.items()}}
+        return {MODEL: _fetch(layer), **{sidecar(s): _fetch(f) for s, f in layer.sidecars.items()}}
     if isinstance(layer, HuggingFaceLayer):
         wanted = tuple(layer.files) if layer.files is not None else None
         # A directory has no server that could prove a name absent: there the declaration is believed.
@@ -48,20 +50,35 @@ def _of_files(layer: FilesLayer) -> dict[str, PinRequest]:
         if isinstance(spec, str):
             found[path] = PinRequest(uri=spec)
         elif isinstance(spec, FileSpec) and spec.source is not None:
-            found[path] = PinRequest(uri=spec.source, sha256=spec.sha256, size=spec.size)
+            found[path] = _fetch(spec)
     return found
 
 
-def _fetch(fetch: Fetch | str) -> PinRequest:
+def _fetch(fetch: Fetch | FileSpec | ModelLayer | str) -> PinRequest:
     if isinstance(fetch, str):
         return PinRequest(uri=fetch)
-    return PinRequest(uri=fetch.source, sha256=fetch.sha256, size=fetch.size)
+    return PinRequest(
+        uri=fetch.source or "",
+        sha256=fetch.sha256,
+        size=fetch.size,
+        mirrors=tuple(fetch.mirrors),
+        headers=tuple(sorted(fetch.headers.items())),
+    )
+
+
+def with_mirrors(layer: Layer, pins: Mapping[str, Pin]) -> dict[str, Pin]:
+    """Pins with the mirrors and headers that the declaration names today. These move no pin."""
+    asked = requests(layer)
+    return {
+        role: replace(pin, mirrors=asked[role].mirrors, headers=asked[role].headers) if role in asked else pin
+        for role, pin in pins.items()
+    }
 
 
 def declaration_digest(asked: dict[str, PinRequest]) -> str:
     """Digest of what was asked for: a declaration keeps its pins for as long as this stays the same.
 
-    A new file name or a new mode moves no pin, so they are not part of it.
+    A new file name, a new mode, a mirror or a header moves no pin, so they are not part of it.
     """
     value = {
         role: [r.uri, r.sha256, r.size, list(r.files) if r.files is not None else None, list(r.absent)]

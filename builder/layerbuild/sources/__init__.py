@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from layerbuild.errors import SourceError
 from layerbuild.sources.base import Context, Request, Source, shown
+from layerbuild.sources.mirrored import Mirrored, Remote
 
 __all__ = ["SCHEMES", "Context", "Request", "Source", "is_local", "source_for"]
 
@@ -21,11 +23,18 @@ SCHEMES: dict[str, str] = {
     "http": "layerbuild.sources.web:WebSource",
     "https": "layerbuild.sources.web:WebSource",
     "hf": "layerbuild.sources.huggingface:HuggingFaceSource",
+    "civitai": "layerbuild.sources.civitai:CivitaiSource",
     "git+file": "layerbuild.sources.git:GitSource",
     "git+http": "layerbuild.sources.git:GitSource",
     "git+https": "layerbuild.sources.git:GitSource",
 }
 """Scheme -> `module:Class`."""
+
+_OBJECTS = "layerbuild.sources.objects:ObjectSource"
+
+SCHEMES |= dict.fromkeys(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"), _OBJECTS)
+SCHEMES |= dict.fromkeys(("dropbox", "ftp", "hdfs", "lakefs", "oss", "sftp", "smb", "webhdfs"), _OBJECTS)
+# fsspec knows more: those that read this machine or its memory, chains of others, archives, and notebooks.
 
 _LOCAL = ("file", "git+file")
 """Schemes of what only this machine has."""
@@ -34,11 +43,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def source_for(uri: str, context: Context) -> Source:
-    """The source that understands `uri`.
+    """The source that understands `uri`, with the mirrors that its pins name.
 
     Raises:
         SourceError: no source does; the hint names the schemes that there are.
     """
+    source = _source(uri, context)
+    if isinstance(source, Remote):
+        return Mirrored(source, context, partial(_source, context=context))
+    return source
+
+
+def _source(uri: str, context: Context) -> Source:
     scheme = _scheme(uri)
     if scheme not in SCHEMES:
         raise SourceError(

@@ -91,6 +91,28 @@ class Source(Protocol):
         """
 
 
+def fetched_once(context: Context, chunks: Iterator[bytes], name: str, what: str) -> Content:
+    """The content of a file of which nobody publishes a digest.
+
+    Args:
+        name: of the file, and `what` it is, for people.
+
+    Raises:
+        SourceError: the bytes cannot be had.
+        StoreError: they cannot be kept.
+    """
+    with context.progress.task(f"hashing {what}") as task:
+
+        def counted() -> Iterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+                task.advance(len(chunk))
+
+        content = context.keep(counted(), name)
+    context.progress.note(f"nobody publishes a digest of {what}: fetched once and recorded what came")
+    return content
+
+
 def require_online(context: Context, what: str) -> None:
     """To be called before a connection is opened for `what`.
 

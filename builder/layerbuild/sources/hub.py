@@ -14,11 +14,11 @@ from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
 import requests
 
-from layerbuild import addresses, http
 from layerbuild.errors import AccessDenied, NotFound, SourceError
 from layerbuild.model import Content
 from layerbuild.sources import hublisting
 from layerbuild.sources.base import Context, words
+from layerbuild.sources.endpoints import confidential, endpoint, plausible_token
 from layerbuild.sources.hublisting import Revision
 from layerbuild.sources.memo import Memo
 from layerbuild.sources.transfer import Remote, document, page, refusal
@@ -52,8 +52,8 @@ class Hub:
 
     def __init__(self, context: Context) -> None:
         self._client = context.client
-        self.endpoint = _endpoint(context.environ)
-        self._token = _token(context.environ) if _confidential(self.endpoint) else None
+        self.endpoint = endpoint(context.environ, "HF_ENDPOINT", DEFAULT_ENDPOINT, what="a Hub")
+        self._token = _token(context.environ) if confidential(self.endpoint) else None
         self._memo = Memo()
 
     def revision(self, repository: Repository, revision: str) -> Revision:
@@ -130,7 +130,7 @@ class Hub:
     def _login_hint(self) -> str:
         if self._token:
             return "check the name, and that the account of the token in use may read it"
-        if not _confidential(self.endpoint):
+        if not confidential(self.endpoint):
             return f"check the name; no token is sent to {self.endpoint}, because it is plain HTTP"
         return "check the name; if it is private, set HF_TOKEN to a token that may read it"
 
@@ -154,31 +154,11 @@ def _next_query(url: str, link: str) -> str | None:
     return urlencode({"recursive": "true", **kept})
 
 
-def _endpoint(environ: Mapping[str, str]) -> str:
-    endpoint = (environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-    try:
-        parts = urlsplit(endpoint)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-    except ValueError:
-        good = False
-    if not good or "@" in parts.netloc or parts.query or parts.fragment or not endpoint.isprintable():
-        raise SourceError(
-            f"HF_ENDPOINT is not the address of a Hub: {addresses.redact(endpoint)}",
-            hint=f"set it to something like {DEFAULT_ENDPOINT}, without a user name",
-        )
-    return endpoint
-
-
-def _confidential(endpoint: str) -> bool:
-    """Whether a token may be sent there: over TLS, or within this machine."""
-    return endpoint.startswith("https:") or http.is_loopback(urlsplit(endpoint).hostname or "")
-
-
 def _token(environ: Mapping[str, str]) -> str | None:
     """The token as the Hub's own client finds it, from `environ` and the file that a login leaves."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := environ.get(name, "").strip():
-            return _plausible(token, name)
+            return plausible_token(token, name, like="hf_...")
     cache = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else None)
     home = environ.get("HF_HOME") or (f"{cache}/huggingface" if cache else None)
     if home is None:
@@ -188,10 +168,4 @@ def _token(environ: Mapping[str, str]) -> str | None:
             token = stream.read(_LARGEST_TOKEN).decode("ascii", "replace").strip()
     except OSError:
         return None
-    return _plausible(token, "$HF_HOME/token") if token else None
-
-
-def _plausible(token: str, where: str) -> str:
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise SourceError(f"{where} does not hold a token", hint="a token is one word, like hf_...; set it again")
-    return token
+    return plausible_token(token, "$HF_HOME/token", like="hf_...") if token else None

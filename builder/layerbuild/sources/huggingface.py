@@ -63,6 +63,15 @@ class HuggingFaceSource:
     def __init__(self, context: Context) -> None:
         self._context = context
 
+    def checked(self, uri: str) -> str:
+        """`uri`, if it may stand in a lock.
+
+        Raises:
+            SourceError: it may not.
+        """
+        parse(uri)
+        return uri
+
     def resolve(self, request: Request) -> Pin:
         """See `Source.resolve`. One request for all sources of a repository and revision; none for a file whose
         commit, sha256 and size are declared.

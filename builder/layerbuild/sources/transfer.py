@@ -34,7 +34,7 @@ class Remote:
         url: where the file is.
         what: its name in messages; holds no secret.
         check: judges answers.
-        headers: to be sent; `Authorization` among them goes to the origin of `url` only.
+        headers: to be sent, to the origin of `url` only.
         size: pinned bytes, or None.
         pinned: a digest of the content is known. If not, a download must not go on in another
             version of the file, and entity tags are compared.
@@ -116,9 +116,7 @@ def probe_size(remote: Remote) -> int | None:
                 return size
     with remote.client.request("GET", remote.url, headers={**remote.headers, "Range": "bytes=0-0"}) as response:
         remote.check(response)
-        if response.status_code == 200:
-            return _content_length(response)
-        return _content_range(response)[1]
+        return total_size(response)
 
 
 def document(remote: Remote, *, limit: int) -> bytes:
@@ -148,19 +146,29 @@ def page(remote: Remote, *, limit: int) -> tuple[bytes, Mapping[str, str]]:
     raise AssertionError("unreachable: the last try returns or raises")
 
 
+def total_size(response: requests.Response) -> int | None:
+    """Bytes of the whole file that an answer gives, or gives a part of; None if it does not say."""
+    return _content_length(response) if response.status_code == 200 else _content_range(response)[1]
+
+
+def is_page(response: requests.Response) -> bool:
+    """Whether an answer is a web page: a login, a licence, a challenge."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html"
+
+
 def refusal(response: requests.Response, what: str) -> SourceError | None:
     """The error that an answer stands for, or None if it is a file or a part of one."""
     status = response.status_code
     cause = f"the server answered {status}"
     if status in (200, 206, 416):
         return None
-    if status in (401, 403, 407):
+    if status in (401, 402, 403, 407, 451):
         return AccessDenied(
             f"{what} may not be downloaded", cause=cause, hint="check that it is public, or that the login is right"
         )
     if status in (404, 410):
         return NotFound(f"{what} does not exist", cause=cause, hint="check the address")
-    if status in http.RETRIED:
+    if status in http.RETRIED or status >= 500:
         return Unreachable(f"{what} cannot be had now", cause=cause, hint="run the command again later")
     return SourceError(f"{what} cannot be had", cause=cause, hint="check the address")
 

@@ -2,6 +2,9 @@
 
 Plain HTTP is as good as TLS here, because no byte is used that its digest does not vouch for.
 Where no digest is declared, the file is fetched once and what came is recorded.
+
+Logins are those of `.netrc`, or of the declaration's headers, which refer to variables. Both go to
+the origin of the address, over TLS or within this machine, and no further.
 """
 
 from __future__ import annotations
@@ -12,12 +15,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import requests
 
-from layerbuild import addresses
+from layerbuild import addresses, headers
 from layerbuild.errors import AccessDenied, SourceError
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.paths import safe_relative
-from layerbuild.sources.base import Context, Request, agree, declared, one_file_only, require_online
-from layerbuild.sources.transfer import Remote, probe_size, read, refusal
+from layerbuild.sources.base import Context, Request, agree, declared, fetched_once, one_file_only, require_online
+from layerbuild.sources.endpoints import confidential
+from layerbuild.sources.netrcfile import authorization
+from layerbuild.sources.transfer import Remote, is_page, probe_size, read, refusal
+
+_LOGIN_SENT = "check that the login in ~/.netrc or `headers` is right, and may read it"
+_LOGIN_NEEDED = "if it is not public, put a login for its host into ~/.netrc, or declare `headers` with ${VARIABLE}"
+
+Headers = tuple[tuple[str, str], ...]
 
 _SECRET_PARAMETERS = frozenset(
     (
@@ -33,6 +43,19 @@ class WebSource:
     def __init__(self, context: Context) -> None:
         self._context = context
 
+    def checked(self, uri: str) -> str:
+        """`uri` as it may stand in a lock: without its fragment.
+
+        Raises:
+            SourceError: it cannot be an address, or holds a secret.
+        """
+        return _checked(uri)
+
+    def pinned(self, request: Request, content: Content) -> Pin:
+        """The pin of `request`, where somebody else knows the content."""
+        url = _checked(request.uri)
+        return Pin(source=url, files=(PinnedFile(path=_name(url), content=content),))
+
     def resolve(self, request: Request) -> Pin:
         """See `Source.resolve`. No request is made where sha256 and size are declared.
 
@@ -45,14 +68,14 @@ class WebSource:
         one_file_only(request)
         sha256, size = declared(request)
         if sha256 is None:
-            content = self._fetch_once(url)
+            content = self._fetch_once(url, request.headers)
             agree(request, content, who="the server")
         else:
             if size is None:
                 require_online(self._context, f"the size of {addresses.redact(url)}")
-                size = probe_size(self._remote(url, None))
+                size = probe_size(self._remote(url, request.headers, None))
             content = Content(sha256=sha256, size=size)
-        return Pin(source=url, files=(PinnedFile(path=_name(url), content=content),))
+        return self.pinned(request, content)
 
     def open(self, pin: Pin, file: PinnedFile, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See `Source.open`. A download that breaks off is resumed.
@@ -63,26 +86,35 @@ class WebSource:
         """
         url = _checked(pin.source)
         require_online(self._context, f"the content of {addresses.redact(url)}")
-        return read(self._remote(url, file.content.size), offset=offset, length=length)
+        return read(self._remote(url, pin.headers, file.content.size), offset=offset, length=length)
 
-    def _remote(self, url: str, size: int | None, *, pinned: bool = True) -> Remote:
+    def _remote(self, url: str, declared: Headers, size: int | None, *, pinned: bool = True) -> Remote:
         what = addresses.redact(url)
-        check = partial(_check, url)
-        return Remote(client=self._context.client, url=url, what=what, check=check, size=size, pinned=pinned)
+        sent = self._headers(url, declared, what)
+        return Remote(
+            client=self._context.client,
+            url=url,
+            what=what,
+            check=partial(_check, url, bool(sent)),
+            headers=sent,
+            size=size,
+            pinned=pinned,
+        )
 
-    def _fetch_once(self, url: str) -> Content:
+    def _headers(self, url: str, declared: Headers, what: str) -> dict[str, str]:
+        if headers.refer(declared) and not confidential(url):
+            raise SourceError(
+                f"{what}: a header that refers to a variable would be sent in the clear",
+                hint="use https://, or remove it from the declaration",
+            )
+        sent = headers.resolved(declared, self._context.environ, what=what)
+        login = None if "authorization" in map(str.lower, sent) else authorization(self._context, url)
+        return {**sent, "Authorization": login} if login else sent
+
+    def _fetch_once(self, url: str, declared: Headers) -> Content:
         what = addresses.redact(url)
         require_online(self._context, f"the sha256 of {what}")
-        with self._context.progress.task(f"fetch {what}") as task:
-
-            def passed() -> Iterator[bytes]:
-                for chunk in read(self._remote(url, None, pinned=False)):
-                    task.advance(len(chunk))
-                    yield chunk
-
-            content = self._context.keep(passed(), _name(url))
-        self._context.progress.note(f"nobody publishes a digest of {what}: fetched once and recorded what came")
-        return content
+        return fetched_once(self._context, read(self._remote(url, declared, None, pinned=False)), _name(url), what)
 
 
 def _checked(uri: str) -> str:
@@ -99,7 +131,7 @@ def _checked(uri: str) -> str:
         raise SourceError(
             f"{shown} has a user name in it",
             cause="declarations and locks are shared, passwords are not",
-            hint="remove it; use an address that needs no login, or file: for what you have already",
+            hint="remove it, and put it into ~/.netrc, or into a variable that `headers` refer to",
         )
     secret = [name for name, _ in parse_qsl(parts.query) if name.lower() in _SECRET_PARAMETERS]
     if secret:
@@ -117,13 +149,15 @@ def _name(url: str) -> str:
     return safe_relative(name or "download", origin=addresses.redact(url))
 
 
-def _check(url: str, response: requests.Response) -> None:
+def _check(url: str, known: bool, response: requests.Response) -> None:
+    """Judges an answer. `known`: a login or other headers were sent."""
     what = addresses.redact(url)
     error = refusal(response, what)
+    if isinstance(error, AccessDenied):
+        raise AccessDenied(error.message, cause=error.cause, hint=_LOGIN_SENT if known else _LOGIN_NEEDED)
     if error is not None:
         raise error
-    page = response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html"
-    if page and not urlsplit(url).path.lower().endswith((".html", ".htm")):
+    if is_page(response) and not urlsplit(url).path.lower().endswith((".html", ".htm")):
         raise AccessDenied(
             f"{what} is a web page instead of a file",
             cause="the server answered with text/html: a login, a licence or an error page",
