@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from layerbuild import yamlfile
@@ -18,6 +19,7 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX16 = re.compile(r"[0-9a-f]{16}")
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PIN = {field.name for field in fields(Pin)}
 T = TypeVar("T")
 
 
@@ -132,7 +134,7 @@ class _Reader:
 
     def pin(self, path: KeyPath, value: Any) -> Pin:
         data = self.mapping(path, value)
-        self.only(path, data, {"source", "revision", "ref", "tree", "listing", "files", "absent", "date", "version"})
+        self.only(path, data, _PIN)
         files = self.items((*path, "files"), data.get("files", []), self.file)
         seen: set[str] = set()
         for i, file in enumerate(files):
@@ -149,6 +151,7 @@ class _Reader:
             absent=self.items((*path, "absent"), data.get("absent", []), self.safe_path),
             date=self.maybe(path, data, "date", self.number),
             version=self.maybe(path, data, "version", self.text),
+            mirrors=self.items((*path, "mirrors"), data.get("mirrors", []), self.text),
         )
 
     def file(self, path: KeyPath, value: Any) -> PinnedFile:

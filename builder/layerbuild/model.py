@@ -79,6 +79,7 @@ class Pin:
         absent: names proved absent at `revision` (Hugging Face snapshots).
         date: the commit's time in Unix seconds (git).
         version: the release that the tree's own changelog names first (the webui's tree).
+        mirrors: other addresses that may give the same bytes, in the order in which they are tried.
     """
 
     source: str
@@ -90,6 +91,7 @@ class Pin:
     absent: tuple[str, ...] = ()
     date: int | None = None
     version: str | None = None
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,10 @@ class PinRequest:
         sha256, size: what the declaration says of a single file, if anything.
         files: names or globs of a snapshot or directory, `!` excludes; None means all.
         absent: names to prove absent at the pinned commit (Hugging Face).
+        mirrors: other addresses of the same bytes, tried in order. They move no pin.
+        submodules: paths or globs of submodules that are pinned as well (git).
+        lfs_pointers: paths or globs of Git LFS pointers that may stay pointers (git).
+        repositories: whether the checkouts that a webui's tree names are pinned as well (git).
     """
 
     uri: str
@@ -108,6 +114,10 @@ class PinRequest:
     size: int | None = None
     files: tuple[str, ...] | None = None
     absent: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
+    lfs_pointers: tuple[str, ...] = ()
+    repositories: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
