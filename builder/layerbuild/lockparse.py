@@ -152,6 +152,8 @@ class _Reader:
             date=self.maybe(path, data, "date", self.number),
             version=self.maybe(path, data, "version", self.text),
             mirrors=self.items((*path, "mirrors"), data.get("mirrors", []), self.text),
+            blob=self.maybe(path, data, "blob", self.digest),
+            offset=self.maybe(path, data, "offset", self.number),
         )
 
     def file(self, path: KeyPath, value: Any) -> PinnedFile:

@@ -38,9 +38,9 @@ def sha256_hex(data: bytes) -> str:
 class Content:
     """What a file holds, by a name that its bytes give it.
 
-    At least one of `sha256` and `git_blob` is set. `git_blob` is the SHA-1 of `blob <size>\\0`
-    and the bytes, as git and the Hugging Face Hub name regular files. `size` is None only where
-    nobody has told it yet.
+    At least one of `sha256` and `git_blob` is set, except while a file is being looked for. `git_blob`
+    is the SHA-1 of `blob <size>\\0` and the bytes, as git and the Hugging Face Hub name regular files.
+    `size` is None only where nobody has told it yet.
     """
 
     size: int | None
@@ -80,6 +80,8 @@ class Pin:
         date: the commit's time in Unix seconds (git).
         version: the release that the tree's own changelog names first (the webui's tree).
         mirrors: other addresses that may give the same bytes, in the order in which they are tried.
+        blob: digest of the OCI blob that has the file within a tar; None where a blob is the file.
+        offset: bytes of that tar, unpacked, before the file.
     """
 
     source: str
@@ -92,6 +94,22 @@ class Pin:
     date: int | None = None
     version: str | None = None
     mirrors: tuple[str, ...] = ()
+    blob: str | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Where an OCI artifact or image has a file.
+
+    Attributes:
+        content: of the file.
+        blob, offset: as in `Pin`.
+    """
+
+    content: Content
+    blob: str | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
