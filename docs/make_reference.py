@@ -32,6 +32,7 @@ _TYPES: list[tuple[Any, str]] = [
     (fields.LinkTarget, "link target"),
     (fields.Suffix, "suffix"),
     (fields.LayerName, "name"),
+    (fields.CheckoutName, "name or `*`"),
     (fields.Repository, "`ORG/NAME`"),
     (fields.Platform, "os/architecture"),
     (fields.EnvName, "name"),

@@ -40,6 +40,13 @@ LOCK = Lock(
                 "/a: #b": Pin(
                     source="https://example.org/x",
                     files=(PinnedFile(path="x", content=Content(size=None, git_blob="1" * 40)),),
+                    mirrors=("https://example.com/x", "https://example.net/y"),
+                ),
+                "/b": Pin(
+                    source="oci://example.org/x@sha256:" + SHA["a"] + "/x",
+                    files=(PinnedFile(path="x", content=Content(size=3, sha256=SHA["b"])),),
+                    blob="sha256:" + SHA["c"],
+                    offset=512,
                 ),
             },
         ),

@@ -68,6 +68,7 @@ _HEX64 = r"^[0-9a-f]{64}$"
 _HEX40 = r"^[0-9a-f]{40}$"
 _MODE = r"^0?[0-7]{3}$"
 _LAYER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+_CHECKOUT = r"^([A-Za-z0-9][A-Za-z0-9._+-]*|\*)$"
 _ENV_NAME = r"^[^=\x00]+$"
 _REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
@@ -78,6 +79,7 @@ MEANINGS = {
     _HEX40: "40 lower-case hex digits",
     _MODE: "an octal mode in quotes, like '0644'",
     _LAYER_NAME: "a name of letters, digits, '.', '_', '+' and '-'",
+    _CHECKOUT: "a name of letters, digits, '.', '_', '+' and '-', or '*'",
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
     _PLATFORM: "os/architecture, like linux/amd64",
@@ -94,6 +96,7 @@ FilePath = Annotated[str, StringConstraints(pattern=_ABSOLUTE), AfterValidator(_
 RelativePath = Annotated[str, AfterValidator(_below)]
 LinkTarget = Annotated[str, AfterValidator(_link)]
 Suffix = Annotated[str, AfterValidator(_suffix)]
+CheckoutName = Annotated[str, StringConstraints(pattern=_CHECKOUT)]
 LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
 Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]

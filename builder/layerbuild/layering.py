@@ -232,15 +232,25 @@ class _Maker:
     def _webui(self, layer: WebuiLayer) -> Contribution:
         target, name = self.target, self.use.name
         layers = [self._layer(gittree.tree(self.pins[requests.WEBUI], target.root, target, name), "webui")]
-        for directory in sorted(layer.repositories):
-            pin, path = self.pins[requests.repository(directory)], f"{target.root}/repositories/{directory}"
-            layers.append(self._layer(gittree.tree(pin, path, target, f"{name}/{directory}"), "repositories"))
+        for role, pin in sorted(self.pins.items()):
+            if role.startswith(requests.repository("")) and ":" not in role:
+                directory, path = role.removeprefix(requests.repository("")), f"{target.root}/{role}"
+                layers.append(self._layer(gittree.tree(pin, path, target, f"{name}/{directory}"), "repositories"))
         extensions = {directory: self.pins[requests.extension(directory)] for directory in sorted(layer.extensions)}
         for directory, pin in extensions.items():
             path, label = f"{target.data_dir}/extensions/{directory}", f"{name}/{directory}"
             tree = gittree.tree(pin, path, target, label, extension=stores_extensions(target))
             layers.append(self._layer(tree, "extensions"))
+        layers += [self._submodule(role, pin) for role, pin in sorted(self.pins.items()) if ":" in role]
         return Contribution(layers=tuple(layers), extensions=extensions)
+
+    def _submodule(self, role: str, pin: Pin) -> ComposedLayer:
+        """A submodule's tree, where its parent's tree has it."""
+        place, outer = requests.place_of(role), role.partition("/")[0].partition(":")[0]
+        extension = role.startswith(requests.extension(""))
+        root = self.target.data_dir if extension else self.target.root
+        label = f"{self.use.name}/{place.removeprefix(f'{outer}/')}"
+        return self._layer(gittree.tree(pin, f"{root}/{place}", self.target, label), outer)
 
     def _weights(self, contents: Sequence[Content]) -> list[Instance]:
         return weights.instances([self._with_size(content) for content in contents], self.use.name)

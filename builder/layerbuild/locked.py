@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.errors import DriftError, LockError
 from layerbuild.images import ImageDeclaration, IndexDeclaration, LayerUse
-from layerbuild.kinds.requests import declaration_digest, requests, with_mirrors
+from layerbuild.kinds.requests import complete, declaration_digest, requests, with_mirrors
 from layerbuild.lockmodel import PENDING, Lock
 
 RELOCK = "run 'layerbuild lock', and review what it changes"
@@ -80,7 +80,7 @@ def _fault_of_use(use: LayerUse, lock: Lock) -> str | None:
     asked = requests(use.layer)
     if locked.declaration != declaration_digest(asked):
         return f"{use.pin_key} has changed since it was locked, or its digest was edited"
-    if set(locked.pins) != set(asked):
+    if not complete(asked, locked.pins):
         return f"{use.pin_key} has other pins in the lock than its declaration asks for"
     return None
 

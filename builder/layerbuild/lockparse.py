@@ -155,6 +155,8 @@ class _Reader:
             version=self.maybe(path, data, "version", self.text),
             mirrors=self.items((*path, "mirrors"), data.get("mirrors", []), self.text),
             headers=self.headers((*path, "headers"), data.get("headers", {})),
+            blob=self.maybe(path, data, "blob", self.digest),
+            offset=self.maybe(path, data, "offset", self.number),
         )
 
     def headers(self, path: KeyPath, value: Any) -> tuple[tuple[str, str], ...]:

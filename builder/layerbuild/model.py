@@ -38,9 +38,9 @@ def sha256_hex(data: bytes) -> str:
 class Content:
     """What a file holds, by a name that its bytes give it.
 
-    At least one of `sha256` and `git_blob` is set. `git_blob` is the SHA-1 of `blob <size>\\0`
-    and the bytes, as git and the Hugging Face Hub name regular files. `size` is None only where
-    nobody has told it yet.
+    At least one of `sha256` and `git_blob` is set, except while a file is being looked for. `git_blob`
+    is the SHA-1 of `blob <size>\\0` and the bytes, as git and the Hugging Face Hub name regular files.
+    `size` is None only where nobody has told it yet.
     """
 
     size: int | None
@@ -81,6 +81,8 @@ class Pin:
         version: the release that the tree's own changelog names first (the webui's tree).
         mirrors: other addresses that may give the same bytes, in the order in which they are tried.
         headers: names and values to send to the source's own server, with `${VARIABLE}` for secrets.
+        blob: digest of the OCI blob that has the file within a tar; None where a blob is the file.
+        offset: bytes of that tar, unpacked, before the file.
     """
 
     source: str
@@ -94,6 +96,22 @@ class Pin:
     version: str | None = None
     mirrors: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    blob: str | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Where an OCI artifact or image has a file.
+
+    Attributes:
+        content: of the file.
+        blob, offset: as in `Pin`.
+    """
+
+    content: Content
+    blob: str | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +125,9 @@ class PinRequest:
         absent: names to prove absent at the pinned commit (Hugging Face).
         mirrors: other addresses of the same bytes, tried in order. They move no pin.
         headers: names and values to send, with `${VARIABLE}` for secrets (HTTP). They move no pin.
+        submodules: paths or globs of submodules that are pinned as well (git).
+        lfs_pointers: paths or globs of Git LFS pointers that may stay pointers (git).
+        repositories: whether the checkouts that a webui's tree names are pinned as well (git).
     """
 
     uri: str
@@ -116,6 +137,9 @@ class PinRequest:
     absent: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    submodules: tuple[str, ...] = ()
+    lfs_pointers: tuple[str, ...] = ()
+    repositories: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from layerbuild.model import canonical_json
 from layerbuild.render import references
 
 _FETCHED = ("source", "sha256", "size", "mirrors", "headers")
-_PINNED = frozenset({*_FETCHED, "sidecars", "files", "absent", "repositories", "extensions"})
+_GIT = ("repositories", "extensions", "mirrors", "submodules", "lfs_pointers")
+_PINNED = frozenset({*_FETCHED, "sidecars", "files", "absent", *_GIT})
 """Keys of a declaration that its sources are asked with; paths in an image are roles of pins."""
 
 

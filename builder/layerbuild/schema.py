@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from layerbuild.fields import (
     AbsolutePath,
+    CheckoutName,
     Commit,
     Directory,
     EnvName,
@@ -172,6 +173,12 @@ class HuggingFaceLayer(_Layer):
         return self
 
 
+def _or_auto(schema: dict[str, Any]) -> None:
+    """Says in the JSON Schema of a mapping that the text `auto` will do as well."""
+    rule = {key: schema.pop(key) for key in list(schema) if key not in ("title", "description", "default")}
+    schema["anyOf"] = [rule, {"type": "string", "enum": ["auto"]}]
+
+
 class WebuiLayer(_Layer):
     """The webui's tree at a commit, with its checkouts below repositories/, each a layer of its own."""
 
@@ -179,12 +186,53 @@ class WebuiLayer(_Layer):
     source: str = Field(description="git+https://HOST/REPOSITORY@COMMIT")
     version: str | None = Field(default=None, description="Release, e.g. 1.10.1. Default: known from the commit.")
     flavor: Flavor = Field(default="a1111", description="Which webui this is.")
-    repositories: dict[LayerName, str] = Field(
-        default_factory=dict, description="Directory below repositories/ -> git source with its commit."
+    repositories: dict[CheckoutName, str] = Field(
+        default_factory=dict,
+        description="Directory below repositories/ -> git source with its commit. '*': auto, or auto instead of the "
+        "mapping, adds those that the commit's own launch script names.",
+        json_schema_extra=_or_auto,
     )
     extensions: dict[LayerName, str] = Field(
         default_factory=dict, description="Directory below extensions/ -> git source with its commit."
     )
+    mirrors: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Repository -> other addresses of it, tried in order where it is gone or lacks the commit.",
+    )
+    submodules: bool | list[str] = Field(
+        default=False,
+        description="Submodules to follow: true, or their paths below the webui's directory. Others are refused.",
+    )
+    lfs_pointers: list[str] = Field(
+        default_factory=list,
+        description="Git LFS pointers that may stay pointers: paths below the webui's directory, or globs.",
+    )
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the commit itself names checkouts."""
+        return "*" in self.repositories
+
+    @property
+    def checkouts(self) -> dict[str, str]:
+        """The checkouts that the declaration names: directory -> source."""
+        return {directory: source for directory, source in self.repositories.items() if directory != "*"}
+
+    @field_validator("repositories", mode="before")
+    @classmethod
+    def _all_of_them(cls, value: Any) -> Any:
+        if value == "auto":
+            return {"*": "auto"}
+        if not isinstance(value, dict):
+            raise ValueError("'auto' or a mapping is expected")
+        return value
+
+    @model_validator(mode="after")
+    def _only_the_rest_is_automatic(self) -> WebuiLayer:
+        for directory, source in self.repositories.items():
+            if (directory == "*") != (source == "auto"):
+                raise ValueError("in 'repositories', 'auto' belongs to '*', and '*' to nothing else")
+        return self
 
 
 class FileSpec(_Strict):

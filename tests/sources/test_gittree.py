@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerbuild.errors import SourceError
-from layerbuild.sources.gittree import TreeEntry, document, parse
+from layerbuild.sources.gittree import LFS_POINTER, Tree, TreeEntry, document, parse, refuse_submodules
 
 BLOB = "a" * 40
 
@@ -31,9 +31,9 @@ def listing(links: dict[str, str]) -> list[str]:
 
 def test_entries_are_sorted_by_bytes() -> None:
     paths = [b"b", b"a/x", b"a-x", "é".encode(), b"Z"]
-    entries = parse(b"".join(map(line, paths)), what="it")
+    entries = parse(b"".join(map(line, paths)), what="it").entries
     assert [e.path.encode() for e in entries] == sorted(paths)
-    assert parse(b"", what="it") == []
+    assert parse(b"", what="it") == Tree(entries=(), submodules={})
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,43 @@ def test_what_is_no_file_is_refused(bad: bytes) -> None:
         parse(bad, what="it")
 
 
+SUBMODULES = [
+    line(path, mode="160000", kind="commit", size="-", blob="c" * 40)
+    for path in (b"repositories/k-diffusion", b"third_party/a", b"third_party/b")
+]
+
+
 def test_submodules_are_named() -> None:
-    with pytest.raises(SourceError, match="submodule at repositories/k-diffusion") as caught:
-        parse(line(b"repositories/k-diffusion", mode="160000", kind="commit", size="-"), what="it")
-    assert BLOB in (caught.value.hint or "")
+    tree = parse(b"".join([line(b"a"), *SUBMODULES]), what="it")
+    assert [entry.path for entry in tree.entries] == ["a"]
+    with pytest.raises(SourceError, match=r"submodules at repositories/k-diffusion .at commit c{40}., third_party/a"):
+        refuse_submodules(tree, [], what="it")
+    with pytest.raises(SourceError, match="a submodule at third_party/b") as caught:
+        refuse_submodules(tree, ["repositories/k-diffusion", "*/a"], what="it")
+    assert "submodules: true" in (caught.value.hint or "")
+    refuse_submodules(tree, ["*"], what="it")
+
+
+def test_a_submodule_keeps_its_path_for_itself() -> None:
+    with pytest.raises(SourceError, match="two entries of one name"):
+        parse(SUBMODULES[1] + line(b"third_party/a/x"), what="it")
+    with pytest.raises(SourceError, match="two entries of one name"):
+        parse(SUBMODULES[1] + line(b"third_party", mode="120000"), what="it")
+
+
+def test_a_submodule_that_is_no_commit_is_refused() -> None:
+    with pytest.raises(SourceError, match="no file"):
+        parse(line(b"x", mode="160000", kind="blob"), what="it")
+
+
+def test_pointers_may_stay_where_they_are_named() -> None:
+    entries = [TreeEntry(path=f"a/{name}", mode="100644", blob=BLOB, size=100) for name in ("x.png", "y.bin")]
+    texts = {BLOB: LFS_POINTER + b"..."}
+    with pytest.raises(SourceError, match=r"keeps a/y\.bin in Git LFS") as caught:
+        document(entries, lambda wanted: texts, what="it", lfs_pointers=["*.png"])
+    assert "lfs_pointers" in (caught.value.hint or "")
+    listed = document(entries, lambda wanted: texts, what="it", lfs_pointers=["*.png", "a/y.bin"])
+    assert [item["path"] for item in listed] == ["a/x.png", "a/y.bin"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from typing import Literal, Protocol
 from layerbuild.audit.blobs import Blobs
 from layerbuild.audit.filesystem import Node
 from layerbuild.audit.interest import Interest
-from layerbuild.audit.limits import Limits
-from layerbuild.audit.scan import Bounded, RangeStream, scan
+from layerbuild.audit.limits import Limits, hostile
+from layerbuild.audit.scan import scan
 from layerbuild.model import MTIME, Content, Descriptor, Entry
 from layerbuild.registry.layertar import compression, decoded
+from layerbuild.registry.tarstreams import Bounded, RangeStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class BlobPart:
             stream: RangeStream | Bounded = RangeStream(self._range, descriptor.size)
         else:
             packed = decoded(self._blobs.whole(descriptor), descriptor.media_type, self._where)
-            stream = Bounded(packed, packed=descriptor.size, where=self._where)
+            stream = Bounded(packed, packed=descriptor.size, where=self._where, hostile=hostile)
         return scan(stream, where=self._where, layer=index, interest=interest, limits=limits, bodies=not plain)
 
     def _range(self, offset: int, length: int) -> bytes:

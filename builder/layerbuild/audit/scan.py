@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from layerbuild.audit.filesystem import Node
 from layerbuild.audit.interest import Interest
@@ -17,88 +17,7 @@ _SAMPLE = 4 * 1024
 """Bytes of each of the places of a large file by which copies of it are recognised."""
 
 _LARGEST_KEPT_HEADER = 1024 * 1024
-_FIRST_WINDOW = 4 * 1024
-_LARGEST_WINDOW = 1024 * 1024
-_NEAR = 256 * 1024
-"""Bytes: a gap below this is a small file, and what follows it will be wanted, too."""
-
-_MOST_INFLATION = 256
-_INFLATION_START = 1024**3
-"""A layer may decode to this many bytes plus `_MOST_INFLATION` times its size."""
-
-
-class RangeStream:
-    """A plain tar, read by `fetch(offset, length)`: little after a large body, more with every small one."""
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        self._fetch = fetch
-        self._size = size
-        self._position = 0
-        self._start = 0
-        self._data = b""
-        self._window = _FIRST_WINDOW // 2
-
-    def read(self, size: int) -> bytes:
-        """See `Stream.read`."""
-        parts = []
-        while size > 0 and self._position < self._size:
-            within = self._position - self._start
-            if not 0 <= within < len(self._data):
-                self._fill()
-                within = 0
-            piece = self._data[within : within + size]
-            parts.append(piece)
-            self._position += len(piece)
-            size -= len(piece)
-        return b"".join(parts)
-
-    def _fill(self) -> None:
-        gap = self._position - (self._start + len(self._data))
-        self._window = min(2 * self._window, _LARGEST_WINDOW) if gap < _NEAR else _FIRST_WINDOW
-        self._start = self._position
-        self._data = self._fetch(self._position, min(self._window, self._size - self._position))
-
-    def skip(self, size: int) -> None:
-        """See `Stream.skip`."""
-        if size > self._size - self._position:
-            raise EOFError("it ends in a file")
-        self._position += max(0, size)
-
-    def tell(self) -> int:
-        """See `Stream.tell`."""
-        return self._position
-
-
-class Bounded:
-    """A decoded tar that neither ends in a file nor grows without end."""
-
-    def __init__(self, stream: Stream, *, packed: int, where: str) -> None:
-        self._stream = stream
-        self._limit = _INFLATION_START + _MOST_INFLATION * packed
-        self._where = where
-
-    def read(self, size: int) -> bytes:
-        """See `Stream.read`."""
-        data = self._stream.read(size)
-        self._check()
-        return data
-
-    def skip(self, size: int) -> None:
-        """See `Stream.skip`."""
-        end = self._stream.tell() + size
-        if end > self._limit:
-            raise hostile(self._where, "it decodes to more than any honest layer of its size")
-        self._stream.skip(size)
-        if self._stream.tell() < end:
-            raise EOFError("it ends in a file")
-
-    def tell(self) -> int:
-        """See `Stream.tell`."""
-        return self._stream.tell()
-
-    def _check(self) -> None:
-        if self._stream.tell() > self._limit:
-            raise hostile(self._where, "it decodes to more than any honest layer of its size")
+_BLOCK = 1024 * 1024
 
 
 def scan(stream: Stream, *, where: str, layer: int, interest: Interest, limits: Limits, bodies: bool) -> list[Node]:
@@ -158,7 +77,7 @@ def _digest(stream: Stream, node: Node, head: bytes) -> None:
     sample.feed(head)
     left = node.size - len(head)
     while left > 0:
-        piece = _exactly(stream, min(left, _LARGEST_WINDOW))
+        piece = _exactly(stream, min(left, _BLOCK))
         whole.update(piece)
         sample.feed(piece)
         left -= len(piece)

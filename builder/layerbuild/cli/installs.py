@@ -22,7 +22,7 @@ def installs(context: Context, old: Lock, new: Lock) -> list[str]:
     for name, layer in new.layers.items():
         before = old.layers[name].pins if name in old.layers else {}
         for role, pin in layer.pins.items():
-            if not role.startswith(extension("")) or before.get(role) == pin:
+            if not role.startswith(extension("")) or ":" in role or before.get(role) == pin:
                 continue
             text = git.read_text(pin, installscript.NAME, limit=installscript.MAX_SIZE)
             does = installscript.words(installscript.parse(text)) if text is not None else ""

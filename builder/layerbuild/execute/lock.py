@@ -9,10 +9,11 @@ from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.digests import header_facts
 from layerbuild.errors import LayerbuildError, SourceError, Unreachable
 from layerbuild.execute.contents import Contents
+from layerbuild.execute.derive import MOST, derived, too_many, unfound
 from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
-from layerbuild.kinds.requests import declaration_digest, with_mirrors
+from layerbuild.kinds.requests import complete, declaration_digest, with_mirrors
 from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer, forgetting
 from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
@@ -36,6 +37,10 @@ ResolveBase = Callable[[str, str], str]
 
 InspectBase = Callable[[LockedBase, Sequence[str]], Mapping[str, Directory | None]]
 """A base and paths -> the base's directories at those paths, None where it has nothing."""
+
+
+_Wanted = tuple[str, str, PinRequest, Layer]
+"""Pin key, role, what is asked for the role, and the declaration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,39 +100,58 @@ class Locker:
     def _layers(self) -> tuple[dict[str, LockedLayer], dict[str, LayerbuildError]]:
         uses = {use.pin_key: use for image in self.images for use in image.uses}
         kept: dict[str, LockedLayer] = {}
-        wanted: list[tuple[str, str, PinRequest, Layer]] = []
+        wanted: list[_Wanted] = []
         for pin_key, use in sorted(uses.items()):
             asked = requests.requests(use.layer)
             old = self.old.layers.get(pin_key)
-            same = old is not None and old.declaration == declaration_digest(asked) and set(old.pins) == set(asked)
+            same = old is not None and old.declaration == declaration_digest(asked) and complete(asked, old.pins)
             if old is not None and same and not self._updates(pin_key, use.name):
                 kept[pin_key] = replace(old, pins=with_mirrors(use.layer, old.pins))
             else:
                 wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]
                 kept[pin_key] = LockedLayer(declaration=declaration_digest(asked), pins={})
-        results = in_threads(self._try_pin, wanted, parallel=_PARALLEL)
-        failures: dict[str, LayerbuildError] = {}
-        for (pin_key, role, _, _), result in zip(wanted, results, strict=True):
-            if isinstance(result, LayerbuildError):
-                failures.setdefault(pin_key, result)
-            else:
-                locked = kept[pin_key]
-                kept[pin_key] = replace(locked, pins={**locked.pins, role: result})
+        failures = self._pin(wanted, kept)
         return {name: layer for name, layer in kept.items() if name not in failures}, failures
+
+    def _pin(self, wanted: list[_Wanted], kept: dict[str, LockedLayer]) -> dict[str, LayerbuildError]:
+        """Adds pins to `kept`: those that are wanted, and those that they lead to in turn."""
+        failures: dict[str, LayerbuildError] = {}
+        layers = {pin_key: layer for pin_key, _, _, layer in wanted}
+        while wanted:
+            results = in_threads(self._try_pin, wanted, parallel=_PARALLEL)
+            found = list(zip(wanted, results, strict=True))
+            wanted = []
+            for (pin_key, role, _, layer), result in found:
+                if isinstance(result, LayerbuildError):
+                    failures.setdefault(pin_key, result)
+                    continue
+                pin, further = result
+                locked = kept[pin_key] = replace(kept[pin_key], pins={**kept[pin_key].pins, role: pin})
+                if further and len(locked.pins) + len(further) > MOST:
+                    failures.setdefault(pin_key, too_many(pin))
+                elif pin_key not in failures:
+                    wanted += [(pin_key, r, request, layer) for r, request in further.items()]
+        for pin_key, layer in layers.items():
+            if pin_key not in failures and (error := unfound(layer, kept[pin_key].pins)):
+                failures[pin_key] = error
+        return failures
 
     def _updates(self, pin_key: str, name: str) -> bool:
         return self.options.update_all or bool({pin_key, name} & self.options.update)
 
-    def _try_pin(self, item: tuple[str, str, PinRequest, Layer]) -> Pin | LayerbuildError:
+    def _try_pin(self, item: _Wanted) -> tuple[Pin, dict[str, PinRequest]] | LayerbuildError:
+        """A pin, and what it leads to."""
         pin_key, role, request, layer = item
         try:
             with self.progress.task(f"lock {pin_key}"):
                 pin = source_for(request.uri, self.context).resolve(request)
                 if isinstance(layer, ModelLayer):
-                    return self._with_sha256(pin_key, pin)
-                if role == requests.WEBUI and isinstance(layer, WebuiLayer) and FLAVORS[layer.flavor].changelog:
-                    return self._with_version(pin)
-                return pin
+                    return self._with_sha256(pin_key, pin), {}
+                if not isinstance(layer, WebuiLayer):
+                    return pin, {}
+                if role == requests.WEBUI and FLAVORS[layer.flavor].changelog:
+                    pin = self._with_version(pin)
+                return pin, derived(self.context, layer, role, request, pin)
         except SourceError as error:
             return error
 

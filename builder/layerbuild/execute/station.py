@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import platformdirs
 
 from layerbuild import http
+from layerbuild.artifact import Artifact, open_artifact
 from layerbuild.destinations import Destination, open_destination
 from layerbuild.execute.contents import Contents
 from layerbuild.lockmodel import Lock
@@ -84,7 +85,13 @@ class Station:
             keep=self._keep,
             progress=self.progress,
             offline=self._offline,
+            artifact=self.artifact,
         )
+
+    @cached_property
+    def artifact(self) -> Callable[[str], Artifact]:
+        """Opens OCI artifacts. Files of one artifact share what was learnt of it."""
+        return lru_cache(maxsize=8)(partial(open_artifact, client_for=self.clients, client=self.client))
 
     def _hash_file(self, path: Path) -> Content:
         with self.progress.task(f"read {path.name}", path.stat().st_size) as task:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from layerbuild.model import Pin, PinRequest, canonical_json, sha256_hex
+from layerbuild.paths import unsafe_reason
 from layerbuild.schema import Fetch, FilesLayer, FileSpec, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
 
 MODEL = "model"
@@ -38,10 +39,73 @@ def requests(layer: Layer) -> dict[str, PinRequest]:
         absent = () if layer.source.startswith("file:") else tuple(layer.absent)
         return {SNAPSHOT: PinRequest(uri=layer.source, files=wanted, absent=absent)}
     if isinstance(layer, WebuiLayer):
-        checkouts = {repository(d): PinRequest(uri=uri) for d, uri in layer.repositories.items()}
-        extensions = {extension(d): PinRequest(uri=uri) for d, uri in layer.extensions.items()}
-        return {WEBUI: PinRequest(uri=layer.source), **checkouts, **extensions}
+        checkouts = {repository(d): tree_request(layer, repository(d), uri) for d, uri in layer.checkouts.items()}
+        extensions = {extension(d): tree_request(layer, extension(d), uri) for d, uri in layer.extensions.items()}
+        return {WEBUI: tree_request(layer, WEBUI, layer.source), **checkouts, **extensions}
     return _of_files(layer)
+
+
+def tree_request(layer: WebuiLayer, role: str, uri: str) -> PinRequest:
+    """What is asked of the git tree that has `role` in a webui layer."""
+    place = place_of(role)
+    followed = ["*"] if layer.submodules is True else layer.submodules or []
+    return PinRequest(
+        uri=uri,
+        mirrors=_mirrors(layer, uri),
+        submodules=_within(followed, place),
+        lfs_pointers=_within(layer.lfs_pointers, place),
+        repositories=role == WEBUI and layer.automatic,
+    )
+
+
+def submodule(role: str, path: str) -> str:
+    """Role of the submodule at `path` of the tree that has `role`."""
+    return f"{role}/{path}" if ":" in role else f"{role}:{path}"
+
+
+def place_of(role: str) -> str:
+    """Where the tree of a webui layer's role lies below the webui's directory; empty for the webui itself."""
+    outer, _, path = role.partition(":")
+    return "/".join(part for part in ("" if outer == WEBUI else outer, path) if part)
+
+
+def _within(patterns: Iterable[str], place: str) -> tuple[str, ...]:
+    """Patterns of paths below the webui, as a tree at `place` sees them."""
+    if not place:
+        return tuple(patterns)
+    inside = (p if p == "*" else p.removeprefix(f"{place}/") for p in patterns if p == "*" or p.startswith(f"{place}/"))
+    return tuple(inside)
+
+
+def _mirrors(layer: WebuiLayer, uri: str) -> tuple[str, ...]:
+    """Mirrors of the repository that `uri` names, as git sources."""
+    wanted = _repository_of(uri.rpartition("@")[0])
+    found = (mirrors for address, mirrors in layer.mirrors.items() if _repository_of(address) == wanted)
+    return tuple(dict.fromkeys(_as_source(mirror) for mirrors in found for mirror in mirrors))
+
+
+def _as_source(address: str) -> str:
+    return f"git+{address}" if address.startswith(("https://", "http://")) else address
+
+
+def _repository_of(address: str) -> str:
+    """What is the same in the ways in which people write a repository's address."""
+    return _as_source(address).rstrip("/").removesuffix(".git")
+
+
+def complete(asked: Mapping[str, PinRequest], pins: Collection[str]) -> bool:
+    """Whether a layer's pins, by their roles, are those that were asked for, and what these lead to."""
+    return set(asked) <= set(pins) and all(role in asked or _follows(role, asked) for role in pins)
+
+
+def _follows(role: str, asked: Mapping[str, PinRequest]) -> bool:
+    """Whether a pin may have come of a webui's tree: as a checkout that it names, or as a submodule."""
+    webui = asked.get(WEBUI)
+    outer, colon, path = role.partition(":")
+    if webui is None or (colon and (not webui.submodules or unsafe_reason(path))):
+        return False
+    name = outer.removeprefix(repository(""))
+    return outer in asked or (webui.repositories and name != outer and "/" not in name and not unsafe_reason(name))
 
 
 def _of_files(layer: FilesLayer) -> dict[str, PinRequest]:
@@ -68,6 +132,9 @@ def _fetch(fetch: Fetch | FileSpec | ModelLayer | str) -> PinRequest:
 
 def with_mirrors(layer: Layer, pins: Mapping[str, Pin]) -> dict[str, Pin]:
     """Pins with the mirrors and headers that the declaration names today. These move no pin."""
+    if isinstance(layer, WebuiLayer):
+        # Of trees that other trees name, too.
+        return {role: replace(pin, mirrors=_mirrors(layer, pin.source)) for role, pin in pins.items()}
     asked = requests(layer)
     return {
         role: replace(pin, mirrors=asked[role].mirrors, headers=asked[role].headers) if role in asked else pin
@@ -81,7 +148,18 @@ def declaration_digest(asked: dict[str, PinRequest]) -> str:
     A new file name, a new mode, a mirror or a header moves no pin, so they are not part of it.
     """
     value = {
-        role: [r.uri, r.sha256, r.size, list(r.files) if r.files is not None else None, list(r.absent)]
+        role: [r.uri, r.sha256, r.size, list(r.files) if r.files is not None else None, list(r.absent), *_more(r)]
         for role, r in asked.items()
     }
     return sha256_hex(canonical_json(value).encode())
+
+
+def _more(request: PinRequest) -> list[dict[str, object]]:
+    """What few declarations have: the digest of the others does not know of it."""
+    said = {
+        "submodules": list(request.submodules),
+        "lfs_pointers": list(request.lfs_pointers),
+        "repositories": request.repositories,
+    }
+    present = {key: value for key, value in said.items() if value}
+    return [present] if present else []

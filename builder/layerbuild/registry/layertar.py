@@ -33,7 +33,7 @@ _LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "link
 _NUMBERS = ("size", "uid", "gid")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
     """One entry. `path` is in normal form without a leading slash; empty for the root itself.
 

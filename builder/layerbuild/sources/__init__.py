@@ -27,6 +27,7 @@ SCHEMES: dict[str, str] = {
     "git+file": "layerbuild.sources.git:GitSource",
     "git+http": "layerbuild.sources.git:GitSource",
     "git+https": "layerbuild.sources.git:GitSource",
+    "oci": "layerbuild.sources.oci:OciSource",
 }
 """Scheme -> `module:Class`."""
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
-from layerbuild.model import Content, Pin, PinnedFile, PinRequest
+from layerbuild.model import Content, Member, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
 from layerbuild.sources.memo import Memo
 
@@ -31,6 +31,36 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 Request = PinRequest
 """What a declaration asks of a source. `select` has the rules for its `files`."""
+
+
+class Artifact(Protocol):
+    """An OCI artifact or image, whose files can be read. Nothing of it is asked for before it is used."""
+
+    @property
+    def digest(self) -> str:
+        """Of its manifest.
+
+        Raises:
+            LayerbuildError: it cannot be had.
+        """
+
+    def find(
+        self, path: str, *, take: Callable[[Iterator[bytes]], Content] | None, advance: Callable[[int], None]
+    ) -> Member:
+        """Where the file at `path` is.
+
+        Args:
+            take: is given all bytes of the file, where the registry does not name their digest, and says what they
+                are. None where that is known already: then the content that is found has no sha256.
+            advance: is told of bytes that were read.
+
+        Raises:
+            NotFound: there is no such file.
+            LayerbuildError: it cannot be had, or what is there makes no sense.
+        """
+
+    def read(self, member: Member, *, offset: int, length: int | None) -> Iterator[bytes]:
+        """Bytes of a file, as `Source.open`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +77,7 @@ class Context:
         progress: where long work says how far it is.
         offline: no source may open a connection.
         memo: what sources have asked in this context.
+        artifact: opens what an image reference names, in a registry; None where none can be asked.
     """
 
     client: http.Client
@@ -57,6 +88,7 @@ class Context:
     progress: Progress
     offline: bool = False
     keep: Callable[[Iterable[bytes], str], Content] = field(default_factory=lambda: hashed)
+    artifact: Callable[[str], Artifact] | None = None
     memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
 
 
@@ -270,6 +302,6 @@ def shown(uri: str) -> str:
     if scheme.lower() in ("http", "https"):
         return words(addresses.redact(uri))
     host, slash, path = rest.partition("/")
-    if scheme.lower().startswith("git+"):
+    if scheme.lower().startswith("git+") or scheme.lower() == "oci":
         host = host.rpartition("@")[2]
     return words(f"{scheme}://{host}{slash}{path}")

@@ -4,7 +4,8 @@
 
 REV is a commit (40 digits), a branch, a tag, a full ref name or HEAD; it stands after the last `@`.
 The pin is the commit, its tree and the digest of the listing; blobs are taken raw: no autocrlf, no
-filters, no export-ignore. Objects are verified by git as they arrive.
+filters, no export-ignore. Objects are verified by git as they arrive, so a commit may come from any
+mirror; what a branch or a tag means is asked of the address itself only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from urllib.parse import quote, urlsplit
 from layerbuild import http
 from layerbuild.errors import SourceError
 from layerbuild.model import Content, Pin, PinnedFile, canonical_json, sha256_hex
-from layerbuild.sources import gittree
+from layerbuild.sources import gitmodules, gittree
 from layerbuild.sources.base import Context, Request, declared, is_hex, mismatch, shown
 from layerbuild.sources.gitcache import GitCache
+from layerbuild.sources.gitmodules import Submodule
 
 # git-check-ref-format(1), and no leading dash.
 _REF = re.compile(r"(?!-|/|.*(?:\.\.|@\{|//|/\.))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
@@ -49,6 +51,9 @@ class GitSource:
             NotFound, AccessDenied, Unreachable: of the repository, the ref or the commit.
             SourceError: a tree that no layer may hold, or an address that is not one.
         """
+        # What is no address is told before anything is asked.
+        for mirror in request.mirrors:
+            _url(mirror, mirror, self._context.project)
         address = self._parse(request.uri)
         if request.files is not None or request.absent or declared(request) != (None, None):
             raise SourceError(
@@ -56,18 +61,29 @@ class GitSource:
                 cause="`files`, `absent`, `sha256` and `size` do not apply to one: its commit names all of it",
                 hint="remove them from the declaration",
             )
-        cache = GitCache(self._context, address.url, shown(address.repository))
         revision = address.revision
-        commit = revision if is_hex(revision, 40) else cache.look_up(revision)
-        cache.ensure(commit)
+        commit = revision if is_hex(revision, 40) else self._look_up(address, mirrored=bool(request.mirrors))
+        cache = self._fetched(address, commit, request.mirrors)
+        listing = self._listing(cache, commit, request, shown(address.repository))
         return Pin(
             source=f"{address.repository}@{commit}",
             revision=commit,
             ref=revision if revision != commit else None,
             tree=cache.tree(commit),
-            listing=sha256_hex(self._listing(cache, commit, shown(address.repository))),
+            listing=sha256_hex(listing),
             date=cache.date(commit),
+            mirrors=request.mirrors,
         )
+
+    def _look_up(self, address: Address, *, mirrored: bool) -> str:
+        try:
+            return GitCache(self._context, address.url, shown(address.repository)).look_up(address.revision)
+        except SourceError as error:
+            if not mirrored:
+                raise
+            # A mirror is believed about bytes that have their own name, and about nothing else.
+            hint = f"write the commit instead of {address.revision}: that a mirror can give"
+            raise type(error)(error.message, cause=error.cause, hint=hint) from None
 
     def listing(self, pin: Pin) -> bytes:
         """Canonical JSON of the pinned tree: a list, sorted by the paths' bytes, of objects with
@@ -80,10 +96,30 @@ class GitSource:
         cache, commit, what = self._open(pin)
         if pin.tree is not None and cache.tree(commit) != pin.tree:
             raise mismatch(what, f"the commit's tree is {cache.tree(commit)}, {pin.tree} is pinned")
-        listing = self._listing(cache, commit, what)
+        # Whoever pinned this listing has accepted what it leaves out.
+        everything = Request(uri=pin.source, submodules=("*",), lfs_pointers=("*",))
+        listing = self._listing(cache, commit, everything, what)
         if pin.listing is not None and sha256_hex(listing) != pin.listing:
             raise mismatch(what, f"the listing's sha256 is {sha256_hex(listing)}, {pin.listing} is pinned")
         return listing
+
+    def submodules(self, pin: Pin, patterns: tuple[str, ...]) -> list[Submodule]:
+        """The submodules of the pinned tree that `patterns` choose, each with its commit.
+
+        Raises:
+            SourceError: one comes from where nobody may look.
+        """
+        cache, commit, what = self._open(pin)
+        tree = gittree.parse(cache.list_tree(commit), what=what)
+        commits = {path: c for path, c in tree.submodules.items() if gittree.matches(path, patterns)}
+        listed = next((e for e in tree.entries if e.path == gitmodules.NAME), None)
+        if listed is not None and listed.size > gitmodules.LARGEST:
+            raise SourceError(
+                f"{what} has a {gitmodules.NAME} of {listed.size} bytes", hint="do not use this repository"
+            )
+        urls = gitmodules.addresses(cache.submodules(commit), what=what) if commits and listed else {}
+        parent = self._parse(pin.source).repository
+        return list(gitmodules.chosen(commits, urls, parent, what=what))
 
     def open_many(self, pin: Pin, blobs: Sequence[Content]) -> Iterator[tuple[Content, Iterator[bytes]]]:
         """Contents of blobs, named by `git_blob`, in the order asked for, by one git process.
@@ -125,18 +161,41 @@ class GitSource:
         what = shown(address.repository)
         if not is_hex(address.revision, 40) or pin.revision not in (None, address.revision):
             raise SourceError(f"{what}: the lock names no commit for it", hint="layerbuild lock --update NAME")
-        cache = GitCache(self._context, address.url, what)
-        cache.ensure(address.revision)
-        return cache, address.revision, what
+        return self._fetched(address, address.revision, pin.mirrors), address.revision, what
+
+    def _fetched(self, address: Address, commit: str, mirrors: Sequence[str]) -> GitCache:
+        """A local repository that has `commit`: of the address, else of the first mirror that can give it.
+
+        Raises:
+            SourceError: nobody can. It is the error of the address, with what the mirrors said.
+        """
+        named = [(address.url, address.repository), *((_url(m, m, self._context.project), m) for m in mirrors)]
+        caches = [(GitCache(self._context, url, shown(name)), shown(name)) for url, name in named]
+        for cache, _ in caches:
+            if cache.has(commit):
+                return cache
+        failed: list[SourceError] = []
+        for cache, name in caches:
+            try:
+                cache.ensure(commit)
+            except SourceError as error:
+                failed.append(error)
+                continue
+            if failed:
+                self._context.progress.note(f"{shown(address.repository)}: commit {commit} was had from {name}")
+            return cache
+        raise _nobody(failed)
 
     @staticmethod
-    def _listing(cache: GitCache, commit: str, what: str) -> bytes:
+    def _listing(cache: GitCache, commit: str, request: Request, what: str) -> bytes:
         def read(entries: list[gittree.TreeEntry]) -> dict[str, bytes]:
             wanted = {e.blob: Content(size=e.size, git_blob=e.blob) for e in entries}
             return {c.git_blob or "": b"".join(chunks) for c, chunks in cache.blobs(list(wanted.values()))}
 
-        entries = gittree.parse(cache.list_tree(commit), what=what)
-        return canonical_json(gittree.document(entries, read, what=what)).encode()
+        tree = gittree.parse(cache.list_tree(commit), what=what)
+        gittree.refuse_submodules(tree, request.submodules, what=what)
+        document = gittree.document(tree.entries, read, what=what, lfs_pointers=request.lfs_pointers)
+        return canonical_json(document).encode()
 
     def _parse(self, uri: str) -> Address:
         repository, at, revision = uri.rpartition("@")
@@ -149,12 +208,23 @@ class GitSource:
         return Address(repository=repository, url=_url(uri, repository, self._context.project), revision=revision)
 
 
+def _nobody(failed: Sequence[SourceError]) -> SourceError:
+    """The first error, which is the address's own, with what its mirrors said."""
+    first, *others = failed
+    if not others:
+        return first
+    cause = "; ".join([first.cause or first.message, *(f"{e.message} ({e.cause})" for e in others)])
+    return type(first)(first.message, cause=cause, hint="name another mirror of it under 'mirrors'")
+
+
 def _url(uri: str, repository: str, project: Path) -> str:
     """The address of the repository that `uri` names, as git takes it."""
     scheme, _, rest = repository.partition(":")
     scheme = scheme.lower().removeprefix("git+")
     if not repository.isprintable() or (" " in repository and scheme != "file"):
         raise _malformed(uri, "it has a space or a control character")
+    if scheme not in ("file", "http", "https") or not repository.lower().startswith("git+"):
+        raise _malformed(uri, "it is not a git+https://, git+http:// or git+file: address")
     if scheme == "file":
         if rest.startswith("//") and not rest.startswith("///"):
             raise _malformed(uri, "it names another machine")

@@ -19,6 +19,7 @@ from typing import IO
 from layerbuild.errors import NotFound, SourceError, StoreError
 from layerbuild.http import BLOCK
 from layerbuild.model import Content, sha256_hex
+from layerbuild.sources import gitmodules
 from layerbuild.sources.base import Context, is_hex, mismatch, require_online, verified
 from layerbuild.sources.gitcommand import Failure, Git
 
@@ -79,11 +80,11 @@ class GitCache:
         Raises:
             NotFound, Unreachable, AccessDenied, SourceError: it cannot be fetched, or git refuses it.
         """
-        if self._has(commit):
+        if self.has(commit):
             return
         require_online(self._context, f"{self._what}: commit {commit}")
         with self._locked() as lock, self._context.progress.task(f"fetching {self._what}"):
-            if self._has(commit):
+            if self.has(commit):
                 return
             git = Git(self._context.environ, str(self._directory), protocol=self._protocol, inherit=[lock])
             self._remove_leftovers()
@@ -108,6 +109,17 @@ class GitCache:
     def list_tree(self, commit: str) -> bytes:
         """`git ls-tree -r -l -z` of the commit's whole tree."""
         return _must(self._local().run("ls-tree", "-r", "-l", "-z", "--full-tree", commit, limit=256 * 1024 * 1024))
+
+    def submodules(self, commit: str) -> bytes:
+        """What the commit's `.gitmodules` says of paths and addresses, as `git config --null` lists it.
+
+        Git reads it as a configuration file without includes; empty where it has none.
+        """
+        listed = self._local().run(
+            *("config", f"--blob={commit}:{gitmodules.NAME}", "--null", "--no-includes"),
+            *("--get-regexp", r"^submodule\..*\.(path|url)$"),
+        )
+        return b"" if isinstance(listed, Failure) else listed
 
     def blobs(self, blobs: Sequence[Content]) -> Iterator[tuple[Content, Iterator[bytes]]]:
         """Contents of blobs, in the order asked for, by one `git cat-file --batch`.
@@ -146,7 +158,8 @@ class GitCache:
     def _local(self) -> Git:
         return Git(self._context.environ, str(self._directory))
 
-    def _has(self, commit: str) -> bool:
+    def has(self, commit: str) -> bool:
+        """Whether `commit` is here."""
         if not (self._directory / "HEAD").exists():
             return False
         return self._local().run("rev-parse", "--quiet", "--verify", _marker(commit)) == f"{commit}\n".encode()

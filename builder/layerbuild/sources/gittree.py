@@ -1,14 +1,16 @@
 """A git tree as a listing: every path with mode, blob and size, checked before anything uses it.
 
 The listing is what a webui layer's entries are made from. It refuses what has no place in a layer
-(submodules, Git LFS pointers) and what no honest tree has (paths and links that lead out of it).
+(Git LFS pointers, and submodules that nobody follows) and what no honest tree has (paths and links
+that lead out of it).
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from layerbuild import paths
@@ -19,11 +21,13 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 """How the text begins that Git LFS leaves in place of a file (its specification, "The Pointer")."""
 
 SYMLINK = "120000"
+_SUBMODULE = "160000"
 
 _LARGEST_POINTER = 200
 _LONGEST_TARGET = 4096
 _MODES = {"100644": "100644", "100664": "100644", "100755": "100755", SYMLINK: SYMLINK}
 _MOST_LINKS = 40
+_SHOWN = 10
 _DISHONEST = "do not use this repository: an honest one has no such tree"
 
 
@@ -37,18 +41,55 @@ class TreeEntry:
     size: int
 
 
-def parse(output: bytes, *, what: str) -> list[TreeEntry]:
-    """Entries in the order of their path's bytes, from `git ls-tree -r -l -z --full-tree`.
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A commit's tree.
+
+    Attributes:
+        entries: in the order of their path's bytes.
+        submodules: path -> commit. They are no entries.
+    """
+
+    entries: tuple[TreeEntry, ...]
+    submodules: Mapping[str, str]
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether `path` is one of `patterns`, or fits a glob among them, whose `*` also matches `/`."""
+    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def parse(output: bytes, *, what: str) -> Tree:
+    """A tree from `git ls-tree -r -l -z --full-tree`.
 
     Raises:
-        SourceError: a submodule, an unsafe path, or one path twice.
+        SourceError: an unsafe path, or one path twice.
     """
-    entries = [_entry(line, what) for line in output.split(b"\0") if line]
-    entries.sort(key=lambda entry: entry.path.encode())
-    names = {entry.path for entry in entries}
-    if len(names) != len(entries) or any(above in names for name in names for above in paths.parents(name)):
+    found = [_entry(line, what) for line in output.split(b"\0") if line]
+    found.sort(key=lambda entry: entry.path.encode())
+    names = {entry.path for entry in found}
+    if len(names) != len(found) or any(above in names for name in names for above in paths.parents(name)):
         raise SourceError(f"{what} has a tree with two entries of one name", hint=_DISHONEST)
-    return entries
+    return Tree(
+        entries=tuple(entry for entry in found if entry.mode != _SUBMODULE),
+        submodules={entry.path: entry.blob for entry in found if entry.mode == _SUBMODULE},
+    )
+
+
+def refuse_submodules(tree: Tree, followed: Iterable[str], *, what: str) -> None:
+    """Raises where `tree` has a submodule that is not among `followed`: paths and globs.
+
+    Raises:
+        SourceError: it has, and its directory would be empty.
+    """
+    left = {path: commit for path, commit in tree.submodules.items() if not matches(path, followed)}
+    if left:
+        shown = ", ".join(f"{words(path)} (at commit {commit})" for path, commit in list(left.items())[:_SHOWN])
+        raise SourceError(
+            f"{what} has a submodule at {shown}" if len(left) == 1 else f"{what} has submodules at {shown}",
+            cause="another repository belongs there, and its directory would be empty",
+            hint="follow it with 'submodules: true', or with its path; or pin that repository as a layer of its own",
+        )
 
 
 def _entry(line: bytes, what: str) -> TreeEntry:
@@ -58,28 +99,29 @@ def _entry(line: bytes, what: str) -> TreeEntry:
         path = raw.decode()
     except UnicodeDecodeError:
         raise SourceError(f"{what} has a path that is not UTF-8: {raw[:200]!r}", hint="rename it upstream") from None
-    if mode == "160000":
-        raise SourceError(
-            f"{what} has a submodule at {words(path)}",
-            cause="a commit pins which one, but not where it comes from",
-            hint=f"pin that repository as a layer of its own (it is at commit {words(blob)})",
-        )
     paths.safe_relative(path, origin=what)
     if ".git" in path.lower().split("/"):
         raise SourceError(f"{what} has a path inside a .git: {words(path)}", hint=_DISHONEST)
+    if mode == _SUBMODULE and kind == "commit" and is_hex(blob, 40):
+        return TreeEntry(path=path, mode=mode, blob=blob, size=0)
     if kind != "blob" or mode not in _MODES or not is_hex(blob, 40) or not size.isdigit():
         raise SourceError(f"{what} has an entry that is no file: {words(path)}", cause=f"its mode is {words(mode)}")
     return TreeEntry(path=path, mode=_MODES[mode], blob=blob, size=int(size))
 
 
 def document(
-    entries: Iterable[TreeEntry], read: Callable[[list[TreeEntry]], Mapping[str, bytes]], *, what: str
+    entries: Iterable[TreeEntry],
+    read: Callable[[list[TreeEntry]], Mapping[str, bytes]],
+    *,
+    what: str,
+    lfs_pointers: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The listing as JSON objects: path, mode, blob, size, and target for links.
 
     Args:
         read: gives the bytes of the blobs of those entries, by blob. Asked for links and for what
             is small enough to be a Git LFS pointer.
+        lfs_pointers: paths and globs of pointers that may stay what they are.
 
     Raises:
         SourceError: a Git LFS pointer, or a link that leads out of the tree.
@@ -94,11 +136,13 @@ def document(
         _stays_inside(path, targets, what)
     listing = []
     for entry in entries:
-        if entry.mode != SYMLINK and texts.get(entry.blob, b"").startswith(LFS_POINTER):
+        pointer = entry.mode != SYMLINK and texts.get(entry.blob, b"").startswith(LFS_POINTER)
+        if pointer and not matches(entry.path, lfs_pointers):
             raise SourceError(
                 f"{what} keeps {words(entry.path)} in Git LFS",
                 cause="the repository holds only a pointer to it",
-                hint="declare that file as a layer of its own, from https:// or hf://",
+                hint="if nothing needs it, name it under 'lfs_pointers'; else declare it as a layer of its own, "
+                "from https:// or hf://",
             )
         item = {"path": entry.path, "mode": entry.mode, "blob": entry.blob, "size": entry.size}
         listing.append(item | ({"target": targets[entry.path]} if entry.path in targets else {}))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from layerbuild.addresses import redact
+from layerbuild.webui import pythonsource
 
 NAME = "install.py"
-MAX_SIZE = 1024 * 1024
+MAX_SIZE = pythonsource.MAX_SIZE
 """Bytes. A longer script is not read."""
 
 _ADDRESS = re.compile(r"https?://[!#-&(-;=?-~]+")
@@ -48,14 +48,8 @@ class InstallScript:
 
 def parse(text: str) -> InstallScript:
     """What `text`, an `install.py` or its first `MAX_SIZE` bytes, would fetch."""
-    if len(text.encode()) >= MAX_SIZE:
-        return InstallScript(unreadable=True)
-    try:
-        with warnings.catch_warnings():
-            # An invalid escape in it is nothing to tell our user of.
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text.removeprefix("\ufeff"))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = pythonsource.parse(text)
+    if tree is None:
         return InstallScript(unreadable=True)
     # As they stand in the text, and not as deep as they are nested.
     nodes = sorted(ast.walk(tree), key=lambda node: (getattr(node, "lineno", 0), getattr(node, "col_offset", 0)))
