@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from layerbuild.compose import ComposedImage, compose, parents_in_base
@@ -10,11 +10,12 @@ from layerbuild.digests import header_facts
 from layerbuild.errors import LayerbuildError, LockError, SourceError, Unreachable
 from layerbuild.execute.contents import Contents
 from layerbuild.execute.parallel import in_threads
+from layerbuild.formats import files_of
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
 from layerbuild.kinds.requests import declaration_digest
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedLayer
-from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
+from layerbuild.model import Content, Directory, Facts, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
 from layerbuild.schema import Layer, ModelLayer, WebuiLayer
 from layerbuild.sources import Context, source_for
@@ -22,7 +23,9 @@ from layerbuild.sources.git import GitSource
 from layerbuild.store import Store
 from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
 from layerbuild.webui.flavors import FLAVORS
-from layerbuild.webui.safetensors import PREFIX, header_length
+from layerbuild.webui.modeltypes import is_safetensors
+from layerbuild.webui.safetensors import PREFIX, header_length, invalid
+from layerbuild.webui.tensors import fault_of_header, fault_of_length
 
 ResolveBase = Callable[[str, str], str]
 """Reference and platform -> digest of the platform's manifest."""
@@ -61,14 +64,18 @@ class Locker:
             ProjectError: images that cannot be composed.
         """
         layers, failures = self._layers()
+        facts, invalid_files = self._facts(layers)
+        layers = {name: layer for name, layer in layers.items() if name not in invalid_files}
         bases, base_failures = self._bases()
-        failures = {**failures, **base_failures}
+        failures = {**failures, **invalid_files, **base_failures}
         if failures and not self.options.keep_going:
             raise _combined(failures)
         unlocked = {name: self._reason(error) for name, error in failures.items()}
         usable = [image for image in self.images if _usable(image, layers, bases)]
-        draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
-        draft = replace(draft, files=self._facts(draft))
+        used = {content.sha256 for layer in layers.values() for content in _models(layer)}
+        facts = {sha256: fact for sha256, fact in facts.items() if sha256 in used}
+        images = _draft_images(usable, bases, self.old)
+        draft = Lock(layers=layers, files=facts, images=images, unlocked=unlocked)
         composed = compose(usable, draft)
         told = self._with_directories(composed, draft)
         return self._finish(composed if told == draft else compose(usable, told), told)
@@ -167,50 +174,63 @@ class Locker:
 
     # --- facts ---------------------------------------------------------------------------------
 
-    def _facts(self, draft: Lock) -> dict[str, Facts]:
-        """Facts of every model file: from the old lock, the store, and safetensors headers read by range."""
-        contents = Contents(self.store, self.context, draft, self.progress)
-        named = {
-            file.content.sha256: file
-            for layer in draft.layers.values()
-            for role, pin in layer.pins.items()
-            if role == requests.MODEL or role.startswith(requests.sidecar(""))
-            for file in pin.files
-            if file.content.sha256 is not None
-        }
-        known = {sha256: merge_facts(sha256, self.old.files.get(sha256), self.store.facts(sha256)) for sha256 in named}
-        unread = [
-            file
-            for sha256, file in named.items()
-            if file.path.lower().endswith(".safetensors")
-            and ((facts := known[sha256]) is None or facts.safetensors is None)
-        ]
+    def _facts(self, layers: Mapping[str, LockedLayer]) -> tuple[dict[str, Facts], dict[str, LayerbuildError]]:
+        """Facts of every model file: from the old lock, the store, and safetensors headers read by range. And, by
+        layer, what is called safetensors and is none."""
+        contents = Contents(self.store, self.context, Lock(layers=layers), self.progress)
+        files = {c.sha256: c for layer in layers.values() for c in _models(layer) if c.sha256 is not None}
+        known = {sha256: merge_facts(sha256, self.old.files.get(sha256), self.store.facts(sha256)) for sha256 in files}
+        named = self._safetensors(layers)
+        unread = [files[sha256] for sha256 in named if (facts := known[sha256]) is None or not facts.safetensors]
+        faults: dict[str, str] = {}
         if not self.context.offline:
-            for file, facts in zip(unread, in_threads(lambda f: self._read_header(contents, f), unread), strict=True):
-                sha256 = file.content.sha256 or ""
+            read = in_threads(lambda content: self._read_header(contents, content), unread)
+            for content, (facts, fault) in zip(unread, read, strict=True):
+                sha256 = content.sha256 or ""
                 known[sha256] = merge_facts(sha256, known[sha256], facts)
-        for sha256, file in named.items():
-            if known[sha256] is None and file.content.size is not None:
-                known[sha256] = Facts(size=file.content.size)
-        return {sha256: facts for sha256, facts in known.items() if facts is not None}
+                if fault is not None:
+                    faults[sha256] = fault
+        for sha256, content in files.items():
+            if known[sha256] is None and content.size is not None:
+                known[sha256] = Facts(size=content.size)
+        found = {sha256: facts for sha256, facts in known.items() if facts is not None}
+        return found, {
+            pin_key: invalid(name, faults.get(sha256))
+            for sha256, users in named.items()
+            for pin_key, name in users
+            if sha256 in found and found[sha256].safetensors is False
+        }
 
-    def _read_header(self, contents: Contents, file: PinnedFile) -> Facts | None:
-        """What the header says, if the source gives it. It is a claim until the whole file was seen:
-        whoever sees it compares."""
-        content = file.content
+    def _safetensors(self, layers: Mapping[str, LockedLayer]) -> dict[str, list[tuple[str, str]]]:
+        """sha256 of models that some name calls safetensors -> the layers that hold them, and that name."""
+        named: dict[str, list[tuple[str, str]]] = {}
+        for pin_key, use in {use.pin_key: use for image in self.images for use in image.uses}.items():
+            if pin_key in layers and isinstance(use.layer, ModelLayer):
+                for name, content in files_of(use.layer, layers[pin_key].pins):
+                    if is_safetensors(name) and content.sha256 is not None:
+                        named.setdefault(content.sha256, []).append((pin_key, name))
+        return named
+
+    def _read_header(self, contents: Contents, content: Content) -> tuple[Facts | None, str | None]:
+        """What the header says, if the source gives it; and why it is none. It is a claim until the whole file was
+        seen: whoever sees it compares."""
         if content.size is None:
-            return None
+            return None, None
         try:
-            length = header_length(contents.read_range(content, 0, PREFIX))
-            if length is None or length > content.size - PREFIX:
-                return Facts(size=content.size, safetensors=False)
+            prefix = contents.read_range(content, 0, PREFIX)
+            fault = fault_of_length(prefix, content.size)
+            if fault is not None:
+                return Facts(size=content.size, safetensors=False), fault
+            length = header_length(prefix) or 0
             header = contents.read_range(content, PREFIX, length)
         except SourceError:
-            return None
-        facts = header_facts(header if len(header) == length else b"", content.size)
+            return None, None
+        if len(header) < length:
+            return None, None
+        facts = header_facts(header, content.size)
         if facts.safetensors and facts.metadata is None:
             self.store.add_document(header)
-        return facts
+        return facts, fault_of_header(header, content.size)
 
     # --- images --------------------------------------------------------------------------------
 
@@ -260,7 +280,8 @@ def merge_facts(sha256: str, one: Facts | None, other: Facts | None) -> Facts | 
     merged = {}
     for item in fields(Facts):
         a, b = getattr(one, item.name), getattr(other, item.name)
-        if a is not None and b is not None and a != b:
+        # Scanners change; what they look at does not.
+        if a is not None and b is not None and a != b and item.name != "pickle":
             raise LockError(
                 f"two different facts about {sha256[:16]}: {item.name} is {str(a)[:80]} and {str(b)[:80]}",
                 cause="the lock was edited by hand, or a server sent another header than the file has",
@@ -268,6 +289,13 @@ def merge_facts(sha256: str, one: Facts | None, other: Facts | None) -> Facts | 
             )
         merged[item.name] = a if a is not None else b
     return Facts(**merged)
+
+
+def _models(layer: LockedLayer) -> Iterator[Content]:
+    """Every model and sidecar that a layer pins."""
+    for role, pin in layer.pins.items():
+        if role == requests.MODEL or role.startswith(requests.sidecar("")):
+            yield from (file.content for file in pin.files)
 
 
 def _usable(image: ImageDeclaration, layers: Mapping[str, LockedLayer], bases: Mapping[tuple[str, str], str]) -> bool:

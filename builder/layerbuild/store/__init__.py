@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 from layerbuild.digests import CHUNK, Digester, GitBlob, SafetensorsScan, feed
 from layerbuild.errors import Damaged, LockError, StoreError
@@ -18,7 +19,7 @@ from layerbuild.model import Content, Facts, sha256_hex
 from layerbuild.store.database import Database
 from layerbuild.store.disk import Disk
 from layerbuild.store.local import LocalFiles
-from layerbuild.store.reading import Advance, compare, damaged, drain, limited, read, size_of
+from layerbuild.store.reading import Advance, compare, damaged, drain, limited, read, size_of, unreadable
 
 
 class Store(Database):
@@ -74,6 +75,22 @@ class Store(Database):
             if local is not None:
                 return self._local_files.read(local, sha256, offset)
         raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
+
+    def file(self, content: Content) -> BinaryIO:
+        """The bytes as an open file, not verified: the store's own, or where a local file lies.
+
+        Raises:
+            StoreError: they are not on this machine, or cannot be read.
+        """
+        sha256 = self.sha256_of(content) or ""
+        stored = self._disk.file(sha256)
+        path = stored if stored.exists() else self._local_files.path(sha256)
+        if path is None:
+            raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
+        try:
+            return path.open("rb")
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     def _read_stored(self, path: Path, sha256: str, offset: int) -> Iterator[bytes]:
         if size_of(path) > CHUNK:
@@ -181,7 +198,7 @@ class Store(Database):
             return
         facts = scan.facts(content.size, content.git_blob)
         self.put_facts(content.sha256, facts)
-        if scan.header is not None and facts.metadata is None:
+        if facts.safetensors and scan.header is not None and facts.metadata is None:
             self.add_document(scan.header)
 
     def verified(self, content: Content, scan: SafetensorsScan | None = None) -> Generator[bytes, None, Content]:
