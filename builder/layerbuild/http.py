@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import ipaddress
+import logging
 import random
 import threading
 import time
@@ -26,6 +27,9 @@ from requests.adapters import HTTPAdapter
 from layerbuild import __version__
 from layerbuild.addresses import origin, redact
 from layerbuild.errors import SourceError, Unreachable
+
+_log = logging.getLogger(__name__)
+"""Every request and what came of it, at level DEBUG; addresses as they may be shown, and no headers."""
 
 BLOCK = 1024 * 1024
 """Bytes per read and per write on a connection. urllib3's 16 KiB cost half the rate on loopback."""
@@ -179,6 +183,7 @@ class Client:
         policy = self.policy
         for attempt in range(retries + 1):
             last = attempt == retries
+            started = time.monotonic()
             try:
                 response = self._session().request(
                     method,
@@ -194,6 +199,7 @@ class Client:
                 )
             # urllib3's own errors come through where a host's name cannot be one.
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                _log.debug("%s %s: %s", method, redact(url), describe(error))
                 if last or not _may_pass(error):
                     raise Unreachable(
                         f"{method} {redact(url)} failed",
@@ -202,6 +208,8 @@ class Client:
                     ) from None
                 wait = self._backoff(attempt)
             else:
+                taken = time.monotonic() - started
+                _log.debug("%s %s: %d in %.3f s", method, redact(url), response.status_code, taken)
                 if response.status_code not in RETRIED:
                     return response
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))
