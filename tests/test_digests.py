@@ -50,7 +50,7 @@ def test_every_chunking_learns_the_same(cuts: list[int], threads: bool) -> None:
     assert whole.hexdigest() == hashlib.sha256(_FILE).hexdigest()
 
 
-def _with_header(header: bytes, rest: bytes = b"tensors", length: int | None = None) -> bytes:
+def _with_header(header: bytes, rest: bytes = b"", length: int | None = None) -> bytes:
     return (len(header) if length is None else length).to_bytes(PREFIX, "little") + header + rest
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit, urlunsplit
+
+_SESSION = re.compile(r"(/v2/.+/blobs/uploads/).+")
+"""An upload: whoever knows its address can write to it (OCI distribution-spec 1.1, "Pushing blobs")."""
 
 
 def redact(url: str) -> str:
-    """`url` as it may be shown: no user info, no query, no fragment. Signed addresses carry their
-    secret in the query."""
+    """`url` as it may be shown: no user info, no query, no fragment, no name of an upload session. Signed
+    addresses carry their secret in the query."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -16,7 +20,7 @@ def redact(url: str) -> str:
     except ValueError:
         return "(an address that cannot be parsed)"
     query = "…" if parts.query else ""
-    return urlunsplit((parts.scheme, host + port, parts.path, query, ""))
+    return urlunsplit((parts.scheme, host + port, _SESSION.sub(r"\1…", parts.path), query, ""))
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from layerbuild.buckets import Buckets
 from layerbuild.errors import Problem, ProjectError
+from layerbuild.formats import first_pickle
 from layerbuild.imagelayers import LayerMaker
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import huggingface, outer_paths, requests
@@ -98,6 +99,9 @@ def _compose_one(
     maker.derived()
     maker.check_paths()
     problems += maker.confused()
+    if image.recipe.pickle == "refuse" and (found := first_pickle(image, lock)) is not None:
+        message = f"{found[1]} is loaded by pickle, which image {image.name} refuses"
+        problems.append(found[0].document.problem(found[0].path, message, "use a safetensors file, or 'pickle: scan'"))
     count = len(maker.layers)
     if count > MAX_LAYERS:
         message = f"image {image.name} has {count} layers without its base's, runtimes stop at {MAX_LAYERS}"

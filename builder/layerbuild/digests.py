@@ -18,6 +18,7 @@ from typing import Protocol
 from layerbuild.model import Facts, canonical_json, sha256_hex
 from layerbuild.webui.architecture import architecture
 from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
+from layerbuild.webui.tensors import fault_of_header, fault_of_length
 
 CHUNK = 4 * 1024 * 1024
 """Bytes handed to the digests at a time: with small ones the hand-over costs more than it wins."""
@@ -57,6 +58,7 @@ class SafetensorsScan:
 
     def __init__(self, *, addnet: bool = True) -> None:
         self._head: bytearray | None = bytearray()
+        self._prefix = b""
         self._rest = hashlib.sha256() if addnet else None
         self.header: bytes | None = None
 
@@ -67,27 +69,31 @@ class SafetensorsScan:
                 self._rest.update(data)
             return
         self._head += data
-        if len(self._head) < PREFIX:
+        self._prefix = bytes(self._head[:PREFIX])
+        if len(self._prefix) < PREFIX:
             return
-        length = header_length(bytes(self._head[:PREFIX]))
+        length = header_length(self._prefix)
         if length is None:
             self._head = None
         elif len(self._head) >= PREFIX + length:
-            self._take_header(bytes(self._head[PREFIX : PREFIX + length]))
-            if self.header is not None and self._rest is not None:
+            self.header = bytes(self._head[PREFIX : PREFIX + length])
+            if self._rest is not None:
                 self._rest.update(memoryview(self._head)[PREFIX + length :])
             self._head = None
 
-    def _take_header(self, header: bytes) -> None:
-        if metadata_of(header) is not None:
-            self.header = header
+    def fault(self, size: int) -> str | None:
+        """Why the file is no valid safetensors file, None if it is one; once every byte of its `size` was seen."""
+        if self.header is None:
+            return fault_of_length(self._prefix, size)
+        return fault_of_header(self.header, size)
 
     def facts(self, size: int, git_blob: str | None = None) -> Facts:
         """What was learnt, once every byte of the file's `size` was seen."""
         if self.header is None:
             return Facts(size=size, git_blob=git_blob, safetensors=False)
-        addnet = self._rest.hexdigest() if self._rest is not None else None
-        return replace(header_facts(self.header, size), git_blob=git_blob, addnet=addnet)
+        facts = replace(header_facts(self.header, size), git_blob=git_blob)
+        addnet = self._rest.hexdigest() if self._rest is not None and facts.safetensors else None
+        return replace(facts, addnet=addnet)
 
 
 def header_facts(header: bytes, size: int) -> Facts:
@@ -97,10 +103,9 @@ def header_facts(header: bytes, size: int) -> Facts:
         header: the JSON, without the 8 bytes before it.
         size: of the whole file, in bytes.
     """
-    metadata = metadata_of(header)
-    if metadata is None:
+    if fault_of_header(header, size) is not None:
         return Facts(size=size, safetensors=False)
-    text = canonical_json(metadata)
+    text = canonical_json(metadata_of(header))
     return Facts(
         size=size,
         safetensors=True,

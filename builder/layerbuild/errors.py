@@ -9,7 +9,8 @@
     │   ├── Unreachable                 no answer, or only errors that may pass
     │   ├── NotFound                    the server is sure that it is not there
     │   ├── AccessDenied                a login, a token or an accepted licence is missing
-    │   └── ContentMismatch             bytes arrived, and are not what was pinned
+    │   ├── ContentMismatch             bytes arrived, and are not what was pinned
+    │   └── UnsafePickle                loading it may run code of whoever made it
     ├── DestinationError       exit 1   where images go
     │   ├── LoginRequired               the registry asks for credentials, or refuses those it got
     │   ├── DigestFirst                 the place takes a blob only by its digest
@@ -151,6 +152,10 @@ class AccessDenied(SourceError):
 
 class ContentMismatch(SourceError):
     """Bytes arrived, and are not what was pinned."""
+
+
+class UnsafePickle(SourceError):
+    """Loading a file may run code of whoever made it."""
 
 
 class DestinationError(LayerbuildError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import ipaddress
+import logging
 import os
 import random
 import re
@@ -28,8 +29,12 @@ from layerbuild.addresses import origin, redact
 from layerbuild.connections import Session, as_given
 from layerbuild.errors import SourceError, Unreachable
 
+_log = logging.getLogger(__name__)
+"""Every request and what came of it, at level DEBUG; addresses as they may be shown, and no headers."""
+
 BLOCK = connections.BLOCK
 """Bytes per read and per write, also for those who send and receive by other ways."""
+
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that may pass by themselves (RFC 9110, RFC 6585)."""
@@ -156,6 +161,7 @@ class Client:
         policy = self.policy
         for attempt in range(retries + 1):
             last = attempt == retries
+            started = time.monotonic()
             try:
                 response = self._session().request(
                     method,
@@ -170,6 +176,7 @@ class Client:
                 )
             # urllib3's own errors come through where a host's name cannot be one.
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                _log.debug("%s %s: %s", method, redact(url), describe(error))
                 self._check_trust(method, url, error, last=last)
                 if last or not _may_pass(error):
                     raise Unreachable(
@@ -179,6 +186,8 @@ class Client:
                     ) from None
                 wait = self._backoff(attempt)
             else:
+                taken = time.monotonic() - started
+                _log.debug("%s %s: %d in %.3f s", method, redact(url), response.status_code, taken)
                 if response.status_code not in RETRIED:
                     return response
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))

@@ -21,7 +21,8 @@ from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
 from layerbuild.schema import HuggingFaceLayer, ModelLayer, WebuiLayer
 from layerbuild.webui.hashcache import FactName, PlacedModel, claims, pending_facts, stores_extensions
-from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, name_of_checkpoint, place
+from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, is_safetensors, name_of_checkpoint, place
+from layerbuild.webui.safetensors import invalid
 
 Algorithm = Literal["none", "zstd", "gzip"]
 
@@ -183,6 +184,8 @@ class _Maker:
         else:
             made = self._weights(list(placed.values()))
         facts = self.facts.get(content.sha256 or "")
+        if facts is not None and facts.safetensors is False and is_safetensors(model.path):
+            raise invalid(f"{self.use.name} ({model.name})")
         missing = pending_facts(model, self.target, facts)
         return Contribution(
             layers=tuple(self._layer(instance, "weights") for instance in made),

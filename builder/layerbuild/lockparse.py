@@ -186,6 +186,7 @@ class _Reader:
             "metadata",
             "addnet",
             "architecture",
+            "pickle",
         }
         self.only(path, data, known)
         safetensors = data.get("safetensors")
@@ -200,6 +201,7 @@ class _Reader:
             metadata=self.maybe(path, data, "metadata", self.text),
             addnet=self.maybe(path, data, "addnet", self.hex64),
             architecture=self.maybe(path, data, "architecture", self.text),
+            pickle=self.maybe(path, data, "pickle", self.text),
         )
 
     def receipt(self, path: KeyPath, value: Any) -> Receipt:

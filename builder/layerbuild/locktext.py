@@ -109,6 +109,7 @@ def _facts(facts: Facts) -> dict[str, Any]:
         header_sha256=facts.header_sha256,
         addnet=facts.addnet,
         architecture=facts.architecture,
+        pickle=facts.pickle,
         metadata=facts.metadata,
     )
     if facts.safetensors is not None:

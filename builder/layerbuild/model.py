@@ -156,6 +156,7 @@ class Facts:
             too long for the lock (then `header_sha256` names the document that holds it).
         addnet: sha256 of everything after the header, the webui's `hashes-addnet`.
         architecture: see `webui.architecture`; None also where it is none of those.
+        pickle: who found that loading the file as a pickle runs nothing (`pickles.scanner`).
     """
 
     size: int
@@ -166,6 +167,7 @@ class Facts:
     metadata: str | None = None
     addnet: str | None = None
     architecture: str | None = None
+    pickle: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -385,6 +385,11 @@ class Recipe(_Strict):
     )
     tags: list[str] = Field(default_factory=list, description="Default: 12 hex digits of its digest.")
     compression: Literal["zstd", "gzip"] = Field(default="zstd", description="Of all layers but weights.")
+    pickle: Literal["refuse", "scan", "allow"] = Field(
+        default="scan",
+        description="Files that run code when they are loaded (.ckpt, .pt, .pth, .bin, .pkl): 'scan' takes those that "
+        "call nothing but what loads tensors, 'refuse' takes none, 'allow' takes all unseen.",
+    )
     stacking: Literal["software-first", "weights-first"] = Field(
         default="software-first", description="What lies lowest, and is shared by most chains of layers."
     )

@@ -9,6 +9,7 @@ import pytest
 
 from layerbuild.digests import header_facts
 from layerbuild.webui.architecture import architecture, family
+from layerbuild.webui.safetensors import PREFIX
 
 UNET = "model.diffusion_model.input_blocks.0.0.weight"
 
@@ -44,7 +45,11 @@ SD3 = "model.diffusion_model.joint_blocks.0.context_block.attn.proj.weight"
 )
 def test_architectures(tensors: dict[str, Any], expected: str | None) -> None:
     assert architecture(tensors) == expected
-    assert header_facts(json.dumps(tensors).encode(), 1000).architecture == expected
+
+
+def test_architecture_is_a_fact() -> None:
+    text = json.dumps({SD1: {"dtype": "F16", "shape": [1, 1], "data_offsets": [0, 2]}}).encode()
+    assert header_facts(text, PREFIX + len(text) + 2).architecture == "sd1"
 
 
 @pytest.mark.parametrize("shape", [None, [], [320], "9", [320, "9"], {"1": 9}, 9])

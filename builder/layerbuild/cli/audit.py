@@ -101,7 +101,7 @@ def _of_reference(
     obj: dict[str, Any], reference: str, platform: str | None, insecure: Sequence[str]
 ) -> Iterator[Report]:
     clients = Clients(http.Client(), os.environ, insecure=frozenset(insecure))
-    progress = make_progress(quiet=bool(obj.get("quiet")))
+    progress = make_progress(quiet=bool(obj.get("quiet")), verbose=bool(obj.get("verbose")))
     source = open_base(reference, client_for=clients, project=Path.cwd())
     digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
     if not 0 < len(digests) <= _MOST_PLATFORMS:

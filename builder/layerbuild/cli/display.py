@@ -18,11 +18,11 @@ _SLOW = 1.0
 """Seconds after which a task is worth a line where there is no terminal."""
 
 
-def make_progress(*, quiet: bool) -> Progress:
-    """Bars on a terminal, plain lines elsewhere, nothing if quiet."""
+def make_progress(*, quiet: bool, verbose: bool = False) -> Progress:
+    """Bars on a terminal, plain lines elsewhere or beside a log, nothing if quiet."""
     if quiet:
         return Silent()
-    return Bars() if sys.stderr.isatty() else Lines()
+    return Bars() if sys.stderr.isatty() and not verbose else Lines()
 
 
 class _LineTask:

@@ -17,7 +17,8 @@ from layerbuild.cli.installs import installs
 from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
-from layerbuild.execute.lock import Locker, Options
+from layerbuild.execute.lock import Locker
+from layerbuild.execute.pinning import Options
 from layerbuild.locked import RELOCK, drift
 from layerbuild.lockmodel import Lock, forgetting
 

@@ -62,6 +62,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="layerbuild")
 @click.option("-C", "--project", metavar="DIR", help="The project. Default: the nearest directory with recipes/.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; results and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every request to standard error, without its secrets.")
 @click.option("--debug", is_flag=True, help="Show where in the code an error came from.")
 @click.pass_context
 def group(ctx: click.Context, /, **options: Any) -> None:
@@ -71,6 +72,22 @@ def group(ctx: click.Context, /, **options: Any) -> None:
     life and uploaded only where it is missing, and a worker started from the image hashes nothing.
     """
     ctx.obj = options
+    if options["verbose"]:
+        _log_requests()
+
+
+def _log_requests() -> None:
+    import logging  # noqa: PLC0415  # only where it is asked for
+
+    class ToStandardError(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(record.getMessage(), err=True)
+
+    # Ours alone: other libraries log whole addresses.
+    logger = logging.getLogger("layerbuild")
+    logger.handlers = [ToStandardError()]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
 
 
 def main() -> None:

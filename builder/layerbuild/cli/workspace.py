@@ -38,7 +38,7 @@ class Workspace(Station):
         start = Path(options.get("project") or ".").absolute()
         if not start.is_dir():
             raise UsageError(f"{start} is not a directory")
-        progress = make_progress(quiet=bool(options.get("quiet")))
+        progress = make_progress(quiet=bool(options.get("quiet")), verbose=bool(options.get("verbose")))
         super().__init__(project.find_root(start), progress, os.environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
 

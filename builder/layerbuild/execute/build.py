@@ -14,6 +14,8 @@ from layerbuild.execute.contents import Contents
 from layerbuild.execute.pack import Outlet, Packer
 from layerbuild.execute.parallel import R, attempts
 from layerbuild.execute.releases import recorded, same_digest
+from layerbuild.execute.screening import require_vouched
+from layerbuild.formats import formats
 from layerbuild.image import CONFIG, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
 from layerbuild.layering import ComposedLayer, LayerId
@@ -148,7 +150,9 @@ class Builder:
         Raises:
             DriftError: the lock does not stand for the declarations.
         """
-        return checked(self.images, selected, self.lock)
+        composed = checked(self.images, selected, self.lock)
+        self.contents.formats = formats(selected, self.images, self.lock)
+        return composed
 
     def learnt(self, selected: Sequence[ImageDeclaration]) -> tuple[ComposedImage, ...]:
         """The selected images, none of their layers pending any more.
@@ -232,6 +236,8 @@ class Builder:
         )
         for sha256 in image.pending:
             raise unlearnt[sha256]
+        if self.contents.formats.tolerated:
+            require_vouched(self.contents, formats([image.declaration], self.images, self.lock), self.lock)
         base = _or_raise(bases[image.base.digest]) if image.base else None
         error = too_many_layers(image, len(base.layers) if base else 0)
         if error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError
 from layerbuild.execute.parallel import in_threads
+from layerbuild.formats import Formats
 from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, PinnedFile, sha256_hex
 from layerbuild.progress import Progress
@@ -17,10 +18,15 @@ from layerbuild.sources import Context, source_for
 from layerbuild.sources.file import FileSource
 from layerbuild.store import Store
 from layerbuild.store.reading import compare
-from layerbuild.webui.safetensors import MAX_HEADER, PREFIX
+from layerbuild.webui.modeltypes import is_safetensors
+from layerbuild.webui.safetensors import MAX_HEADER, PREFIX, invalid
 
 if TYPE_CHECKING:
     from layerbuild.sources.git import GitSource
+
+
+Passing = Generator[bytes, None, Content]
+"""Bytes on their way; what they were comes at their end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +44,14 @@ class Contents:
     Attributes:
         keep: what is fetched on the way stays in the store.
         wanted: sha256 of models whose facts an image waits for: learnt whenever their bytes pass by.
+        formats: what contents must be, before a layer that holds them is accepted.
     """
 
     def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress, *, keep: bool = True) -> None:
         self.store = store
         self.keep = keep
         self.wanted: frozenset[str] = frozenset()
+        self.formats = Formats()
         self._context = context
         self._progress = progress
         self._origins: dict[str, Origin] = {}
@@ -113,7 +121,7 @@ class Contents:
         if offset:
             yield from self.open(content, offset)
         elif self.store.has(content):
-            yield from self.store.verified(content, self._scan(content))
+            yield from self._valid(content, lambda scan: self.store.verified(content, scan))
         else:
             yield from self._arriving(content)
 
@@ -209,7 +217,7 @@ class Contents:
             return
         with self._locked(content, what):
             if self.store.has(content):
-                yield from self.store.verified(content, self._scan(content))
+                yield from self._valid(content, lambda scan: self.store.verified(content, scan))
             else:
                 yield from self._from_source(origin, what, keep=True)
 
@@ -219,15 +227,16 @@ class Contents:
             yield from self._from_file(origin, source)
             return
         expected = replace(origin.file.content, size=self.size(origin.file.content))
-        scan = self._scan(expected)
 
         def opened(offset: int) -> Iterator[bytes]:
             return source.open(origin.pin, origin.file, offset=offset)
 
-        if keep:
-            yield from self.store.fetching(opened, expected, name=what, scan=scan)
-        else:
-            yield from self.store.arriving(opened(0), expected, name=what, scan=scan, keep=False)
+        def passing(scan: SafetensorsScan | None) -> Passing:
+            if keep:
+                return self.store.fetching(opened, expected, name=what, scan=scan)
+            return self.store.arriving(opened(0), expected, name=what, scan=scan, keep=False)
+
+        yield from self._valid(expected, passing)
 
     def _from_file(self, origin: Origin, source: FileSource) -> Iterator[bytes]:
         """Local files are used where they lie: seeing that they are the pinned ones is all there is to do."""
@@ -236,7 +245,9 @@ class Contents:
             known = self.store.local_content(path)
             if known is not None:
                 compare(known, pinned, origin.name)
-            yield from self.store.arriving_local(path, pinned, name=origin.name, scan=self._scan(pinned))
+            yield from self._valid(
+                pinned, lambda scan: self.store.arriving_local(path, pinned, name=origin.name, scan=scan)
+            )
         except ContentMismatch as error:
             uri = origin.pin.source
             updates = " ".join(f"--update {name}" for name in self._names[uri])
@@ -246,12 +257,23 @@ class Contents:
                 hint=f"run 'layerbuild lock {updates}' if that is right",
             ) from None
 
-    def _scan(self, content: Content) -> SafetensorsScan | None:
-        """What learns a model's facts on the way. The digest behind the header only where an image needs it."""
+    def _valid(self, content: Content, passing: Callable[[SafetensorsScan | None], Passing]) -> Iterator[bytes]:
+        """The bytes that `passing` gives. A model's facts are learnt on the way, the digest behind the header only
+        where an image needs it.
+
+        Raises:
+            SourceError: at their end: they should be a safetensors file, and are none.
+        """
         origin = self._origins.get(content.id)
-        named = origin is not None and origin.file.path.lower().endswith(".safetensors")
+        named = self.formats.safetensors.get(content.id)
+        if named is None and origin is not None and is_safetensors(origin.file.path):
+            named = f"{origin.name} ({origin.file.path})"
         wanted = content.sha256 in self.wanted
-        return SafetensorsScan(addnet=wanted) if wanted or named else None
+        scan = SafetensorsScan(addnet=wanted) if wanted or named else None
+        found = yield from passing(scan)
+        fault = scan.fault(found.size or 0) if scan is not None and named else None
+        if named and fault:
+            raise invalid(named, fault)
 
     def _fetch_document(self, sha256: str) -> None:
         if sha256 in self._trees:

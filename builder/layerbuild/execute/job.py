@@ -24,6 +24,7 @@ from layerbuild.execute.direct import Direct
 from layerbuild.execute.moves import Moves
 from layerbuild.execute.pack import Packer
 from layerbuild.execute.station import Station
+from layerbuild.formats import Formats
 from layerbuild.image import BuiltLayer
 from layerbuild.layering import ComposedLayer
 from layerbuild.lockmodel import Lock
@@ -61,6 +62,7 @@ class Job:
         keep: contents stay in the worker's store.
         insecure: registries that are spoken to over plain HTTP.
         wanted: sha256 of contents whose facts somebody waits for.
+        formats: what contents must be.
     """
 
     layer: ComposedLayer
@@ -71,6 +73,7 @@ class Job:
     keep: bool = True
     insecure: tuple[str, ...] = ()
     wanted: frozenset[str] = frozenset()
+    formats: Formats = field(default_factory=Formats)
 
     @property
     def identity(self) -> str:
@@ -85,6 +88,7 @@ class Job:
             "keep": self.keep,
             "insecure": sorted(self.insecure),
             "wanted": sorted(self.wanted),
+            "formats": [sorted(self.formats.safetensors), sorted(self.formats.pickles), sorted(self.formats.excused)],
         }
         return sha256_hex(canonical_json(value).encode())
 
@@ -171,7 +175,7 @@ class _Worker:
         job, store = self.job, self.station.store
         assert job.layer.instance is not None
         contents = self.station.contents(job.lock, keep=job.keep)
-        contents.wanted = job.wanted
+        contents.wanted, contents.formats = job.wanted, job.formats
         packer = Packer(contents, job.lock, self.notes)
         repository, sent = None, 0
         if job.destination is None:

@@ -1,36 +1,18 @@
-"""Resolves declarations into a lock. No weights are downloaded, unless nobody publishes a digest."""
+"""Resolves declarations into a lock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from layerbuild.compose import ComposedImage, compose, parents_in_base
-from layerbuild.digests import header_facts
 from layerbuild.errors import LayerbuildError, SourceError, Unreachable
-from layerbuild.execute.contents import Contents
-from layerbuild.execute.derive import MOST, derived, too_many, unfound
+from layerbuild.execute.headers import Headers, models
 from layerbuild.execute.parallel import in_threads
+from layerbuild.execute.pinning import Pinner, Task
 from layerbuild.images import ImageDeclaration
-from layerbuild.kinds import requests
-from layerbuild.kinds.requests import complete, declaration_digest, with_mirrors
-from layerbuild.lockmerge import merge_facts
 from layerbuild.lockmodel import Lock, LockedBase, LockedImage, LockedIndex, LockedLayer, forgetting
-from layerbuild.model import Directory, Facts, Pin, PinnedFile, PinRequest
-from layerbuild.progress import Progress
-from layerbuild.schema import Layer, ModelLayer, WebuiLayer
-from layerbuild.sources import Context, source_for
-from layerbuild.sources.git import GitSource
-from layerbuild.store import Store
-from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
-from layerbuild.webui.flavors import FLAVORS
-from layerbuild.webui.safetensors import PREFIX, header_length
-
-_PARALLEL = 8
-"""Sources that are asked at a time: short questions, of which most of the time goes into waiting."""
-
-_FIRST_READ = 256 * 1024
-"""Bytes of a model that are asked for first: the headers of most Loras and of SD 1.5 end within them."""
+from layerbuild.model import Directory
 
 ResolveBase = Callable[[str, str], str]
 """Reference and platform -> digest of the platform's manifest."""
@@ -39,37 +21,12 @@ InspectBase = Callable[[LockedBase, Sequence[str]], Mapping[str, Directory | Non
 """A base and paths -> the base's directories at those paths, None where it has nothing."""
 
 
-_Wanted = tuple[str, str, PinRequest, Layer]
-"""Pin key, role, what is asked for the role, and the declaration."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `layerbuild lock` was asked to do.
-
-    Attributes:
-        inspect: read the headers of safetensors files by range. Without, their facts are learnt when the
-            files are fetched.
-    """
-
-    update: frozenset[str] = frozenset()
-    update_all: bool = False
-    keep_going: bool = False
-    inspect: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Locker:
+class Locker(Task):
     """Makes the lock of a project from its images and the lock that there was."""
 
-    images: Sequence[ImageDeclaration]
-    old: Lock
-    store: Store
-    context: Context
-    progress: Progress
     resolve_base: ResolveBase
     inspect_base: InspectBase
-    options: Options = field(default_factory=Options)
 
     def run(self) -> Lock:
         """The new lock. What has not changed is taken over as it is.
@@ -78,15 +35,19 @@ class Locker:
             SourceError: a source cannot be pinned (without `keep_going`).
             ProjectError: images that cannot be composed.
         """
-        layers, failures = self._layers()
+        layers, failures = Pinner(self).pins()
+        facts, invalid_files = Headers(self).facts(layers)
+        layers = {name: layer for name, layer in layers.items() if name not in invalid_files}
         bases, base_failures = self._bases()
-        failures = {**failures, **base_failures}
+        failures = {**failures, **invalid_files, **base_failures}
         if failures and not self.options.keep_going:
             raise _combined(failures)
         unlocked = {name: self._reason(error) for name, error in failures.items()}
         usable = [image for image in self.images if _usable(image, layers, bases)]
-        draft = Lock(layers=layers, images=_draft_images(usable, bases, self.old), unlocked=unlocked)
-        draft = replace(draft, files=self._facts(draft))
+        used = {content.sha256 for layer in layers.values() for content in models(layer)}
+        facts = {sha256: fact for sha256, fact in facts.items() if sha256 in used}
+        images = _draft_images(usable, bases, self.old)
+        draft = Lock(layers=layers, files=facts, images=images, unlocked=unlocked)
         composed = compose(usable, draft)
         told = self._with_directories(composed, draft)
         return self._finish(composed if told == draft else compose(usable, told), told)
@@ -95,92 +56,15 @@ class Locker:
         """Why something is unlocked, on one line of the lock, without the paths of this machine."""
         return _one_line(error).replace(f"{self.context.project}/", "").replace(str(self.context.project), ".")
 
-    # --- pins ----------------------------------------------------------------------------------
-
-    def _layers(self) -> tuple[dict[str, LockedLayer], dict[str, LayerbuildError]]:
-        uses = {use.pin_key: use for image in self.images for use in image.uses}
-        kept: dict[str, LockedLayer] = {}
-        wanted: list[_Wanted] = []
-        for pin_key, use in sorted(uses.items()):
-            asked = requests.requests(use.layer)
-            old = self.old.layers.get(pin_key)
-            same = old is not None and old.declaration == declaration_digest(asked) and complete(asked, old.pins)
-            if old is not None and same and not self._updates(pin_key, use.name):
-                kept[pin_key] = replace(old, pins=with_mirrors(use.layer, old.pins))
-            else:
-                wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]
-                kept[pin_key] = LockedLayer(declaration=declaration_digest(asked), pins={})
-        failures = self._pin(wanted, kept)
-        return {name: layer for name, layer in kept.items() if name not in failures}, failures
-
-    def _pin(self, wanted: list[_Wanted], kept: dict[str, LockedLayer]) -> dict[str, LayerbuildError]:
-        """Adds pins to `kept`: those that are wanted, and those that they lead to in turn."""
-        failures: dict[str, LayerbuildError] = {}
-        layers = {pin_key: layer for pin_key, _, _, layer in wanted}
-        while wanted:
-            results = in_threads(self._try_pin, wanted, parallel=_PARALLEL)
-            found = list(zip(wanted, results, strict=True))
-            wanted = []
-            for (pin_key, role, _, layer), result in found:
-                if isinstance(result, LayerbuildError):
-                    failures.setdefault(pin_key, result)
-                    continue
-                pin, further = result
-                locked = kept[pin_key] = replace(kept[pin_key], pins={**kept[pin_key].pins, role: pin})
-                if further and len(locked.pins) + len(further) > MOST:
-                    failures.setdefault(pin_key, too_many(pin))
-                elif pin_key not in failures:
-                    wanted += [(pin_key, r, request, layer) for r, request in further.items()]
-        for pin_key, layer in layers.items():
-            if pin_key not in failures and (error := unfound(layer, kept[pin_key].pins)):
-                failures[pin_key] = error
-        return failures
-
-    def _updates(self, pin_key: str, name: str) -> bool:
-        return self.options.update_all or bool({pin_key, name} & self.options.update)
-
-    def _try_pin(self, item: _Wanted) -> tuple[Pin, dict[str, PinRequest]] | LayerbuildError:
-        """A pin, and what it leads to."""
-        pin_key, role, request, layer = item
-        try:
-            with self.progress.task(f"lock {pin_key}"):
-                pin = source_for(request.uri, self.context).resolve(request)
-                if isinstance(layer, ModelLayer):
-                    return self._with_sha256(pin_key, pin), {}
-                if not isinstance(layer, WebuiLayer):
-                    return pin, {}
-                if role == requests.WEBUI and FLAVORS[layer.flavor].changelog:
-                    pin = self._with_version(pin)
-                return pin, derived(self.context, layer, role, request, pin)
-        except SourceError as error:
-            return error
-
-    def _with_version(self, pin: Pin) -> Pin:
-        """The webui's release by the first heading of its own changelog."""
-        text = GitSource(self.context).read_text(pin, CHANGELOG, limit=ENOUGH)
-        return replace(pin, version=first_release(text)) if text is not None else pin
-
-    def _with_sha256(self, pin_key: str, pin: Pin) -> Pin:
-        """A model's path is made of its sha256. Where the source has only git's name for a (small) file,
-        it is fetched once."""
-        files = []
-        for file in pin.files:
-            content = file.content
-            if content.sha256 is None:
-                self.progress.note(f"{pin_key}: no sha256 is published for {file.path}: fetched once")
-                chunks = source_for(pin.source, self.context).open(pin, file)
-                with self.progress.task(f"fetch {pin_key} {file.path}", content.size) as task:
-                    content = self.store.add(chunks, content, name=file.path, advance=task.advance, scan_header=True)
-            files.append(PinnedFile(path=file.path, content=content))
-        return replace(pin, files=tuple(files))
-
     # --- bases ---------------------------------------------------------------------------------
 
     def _bases(self) -> tuple[dict[tuple[str, str], str], dict[str, LayerbuildError]]:
         wanted = {(i.recipe.base, i.recipe.platform) for i in self.images if i.recipe.base != "scratch"}
         known: dict[tuple[str, str], str] = {}
         for image in self.old.images.values():
-            if image.base is not None and not self._updates(f"base:{image.base.reference}", image.base.reference):
+            if image.base is not None and not self.options.updates(
+                f"base:{image.base.reference}", image.base.reference
+            ):
                 known[image.base.reference, image.platform] = image.base.digest
         found = {pair: known[pair] for pair in wanted if pair in known}
         missing = sorted(pair for pair in wanted if pair not in known)
@@ -201,57 +85,6 @@ class Locker:
                 return self.resolve_base(reference, platform)
         except LayerbuildError as error:
             return error
-
-    # --- facts ---------------------------------------------------------------------------------
-
-    def _facts(self, draft: Lock) -> dict[str, Facts]:
-        """Facts of every model file: from the old lock, the store, and safetensors headers read by range."""
-        contents = Contents(self.store, self.context, draft, self.progress)
-        named = {
-            file.content.sha256: file
-            for layer in draft.layers.values()
-            for role, pin in layer.pins.items()
-            if role == requests.MODEL or role.startswith(requests.sidecar(""))
-            for file in pin.files
-            if file.content.sha256 is not None
-        }
-        known = {sha256: merge_facts(sha256, self.old.files.get(sha256), self.store.facts(sha256)) for sha256 in named}
-        unread = [
-            file
-            for sha256, file in named.items()
-            if file.path.lower().endswith(".safetensors")
-            and ((facts := known[sha256]) is None or facts.safetensors is None)
-        ]
-        if self.options.inspect and not self.context.offline:
-            found = in_threads(lambda f: self._read_header(contents, f), unread, parallel=_PARALLEL)
-            for file, facts in zip(unread, found, strict=True):
-                sha256 = file.content.sha256 or ""
-                known[sha256] = merge_facts(sha256, known[sha256], facts)
-        for sha256, file in named.items():
-            if known[sha256] is None and file.content.size is not None:
-                known[sha256] = Facts(size=file.content.size)
-        return {sha256: facts for sha256, facts in known.items() if facts is not None}
-
-    def _read_header(self, contents: Contents, file: PinnedFile) -> Facts | None:
-        """What the header says, if the source gives it: one read, or two where it is long. It is a claim
-        until the whole file was seen: whoever sees it compares."""
-        content = file.content
-        if content.size is None:
-            return None
-        try:
-            start = contents.read_range(content, 0, min(_FIRST_READ, content.size))
-            length = header_length(start)
-            if length is None or length > content.size - PREFIX:
-                return Facts(size=content.size, safetensors=False)
-            header = start[PREFIX : PREFIX + length]
-            if len(header) < length:
-                header += contents.read_range(content, len(start), length - len(header))
-        except SourceError:
-            return None
-        facts = header_facts(header if len(header) == length else b"", content.size)
-        if facts.safetensors and facts.metadata is None:
-            self.store.add_document(header)
-        return facts
 
     # --- images --------------------------------------------------------------------------------
 

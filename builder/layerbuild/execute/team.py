@@ -153,6 +153,7 @@ class Team:
             keep=self._contents.keep,
             insecure=self._insecure,
             wanted=self._contents.wanted & names,
+            formats=self._contents.formats.of(tar.contents),
         )
 
     def _home(self, job: Job, done: Done) -> None:

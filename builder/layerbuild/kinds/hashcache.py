@@ -33,7 +33,7 @@ from layerbuild.webui.hashcache import (
     stores_extensions,
     stores_metadata,
 )
-from layerbuild.webui.safetensors import metadata_of, require_valid, stored_metadata
+from layerbuild.webui.safetensors import invalid, metadata_of, stored_metadata
 
 KIND = "hash-cache"
 REVISION = 1
@@ -83,7 +83,8 @@ def _entries(model: PlacedModel, sha256: str, facts: Facts | None, target: Targe
     flavor = FLAVORS[target.flavor]
     if stores_metadata(model, target) or keys.section == "hashes-addnet":
         assert facts is not None
-        require_valid(f"{model.layer} ({model.name})", facts.safetensors)
+        if facts.safetensors is False:
+            raise invalid(f"{model.layer} ({model.name})")
         header = {"metadata": facts.metadata} if facts.metadata is not None else {"header": facts.header_sha256}
     if keys.section == "hashes" and keys.key is not None:
         entries += [{"section": "hashes", "key": key, "sha256": sha256} for key in hash_keys(model, target)]

@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 from layerbuild.digests import CHUNK, Digester, SafetensorsScan, feed
 from layerbuild.errors import Damaged, LockError, StoreError
 from layerbuild.model import Content, sha256_hex
 from layerbuild.store.arrivals import Arrivals
 from layerbuild.store.local import LocalFiles
-from layerbuild.store.reading import Advance, compare, damaged, read, size_of
+from layerbuild.store.reading import Advance, compare, damaged, read, size_of, unreadable
 
 
 class Store(Arrivals):
@@ -72,6 +73,22 @@ class Store(Arrivals):
             if local is not None:
                 return self._local_files.read(local, sha256, offset)
         raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
+
+    def file(self, content: Content) -> BinaryIO:
+        """The bytes as an open file, not verified: the store's own, or where a local file lies.
+
+        Raises:
+            StoreError: they are not on this machine, or cannot be read.
+        """
+        sha256 = self.sha256_of(content) or ""
+        stored = self._disk.file(sha256)
+        path = stored if stored.exists() else self._local_files.path(sha256)
+        if path is None:
+            raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
+        try:
+            return path.open("rb")
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     def _read_stored(self, path: Path, sha256: str, offset: int) -> Iterator[bytes]:
         if size_of(path) > CHUNK:

@@ -157,7 +157,7 @@ class Arrivals(Database):
             return
         facts = scan.facts(content.size, content.git_blob)
         self.put_facts(content.sha256, facts)
-        if scan.header is not None and facts.metadata is None:
+        if facts.safetensors and scan.header is not None and facts.metadata is None:
             self.add_document(scan.header)
 
     def add_document(self, data: bytes) -> str:

@@ -73,15 +73,14 @@ def _is_flat(value: Any) -> bool:
     return False
 
 
-def require_valid(name: str, valid: bool | None) -> None:
-    """Refuse a file that is called safetensors and is none: the webui fails on it at every start.
+def invalid(name: str, fault: str | None = None) -> SourceError:
+    """The refusal of a file that is called safetensors and is none: the webui fails on it at every start.
 
-    Raises:
-        SourceError: `valid` is False.
+    Args:
+        fault: why it is none, where that is known.
     """
-    if valid is False:
-        raise SourceError(
-            f"{name} is not a valid safetensors file",
-            cause="its first bytes are not the length and JSON of a safetensors header",
-            hint="check the source: an error page or a pickle under a wrong name looks like this",
-        )
+    return SourceError(
+        f"{name} is not a valid safetensors file",
+        cause=fault or "its header does not describe it",
+        hint="check the source: an error page, a half upload or a pickle under a wrong name looks like this",
+    )
