@@ -153,3 +153,26 @@ def test_declarations_that_cannot_be(project: Project, more: str, words: str) ->
 )
 def test_places_that_do_not_fit_the_source(project: Project, source: str, more: str, words: str) -> None:
     declare(project, source, more).run("lock", check=False).failed(2, words)
+
+
+@pytest.mark.parametrize("first", ["file", "web"])
+def test_what_two_declarations_pin_comes_from_either(project: Project, web: Web, elsewhere: Web, first: str) -> None:
+    sources = {"file": "file:night.safetensors", "web": web.route("/n", _MODEL), "other": elsewhere.route("/o", _MODEL)}
+    names = [first, *(name for name in sources if name != first)]
+    layers = [
+        f"l{number}: {{kind: model, type: checkpoint, source: '{sources[name]}', filename: l{number}.safetensors}}\n"
+        for number, name in enumerate(names)
+    ]
+    project.write({"night.safetensors": _MODEL, "layers/all.yaml": "".join(layers)})
+    project.write({"recipes/worker.yaml": _RECIPE.replace("[night]", "[l0, l1, l2]")})
+    project.run("lock")
+    locked = project.lockfile.read_bytes()
+    (project.root / "night.safetensors").unlink()
+    web.route("/n", Answer(status=404))
+    project.store.rename(project.store.with_name("another"))
+    project.run("build")
+    assert sha256(_MODEL) in project.stored_files()
+    elsewhere.route("/o", Answer(status=404))
+    project.store.rename(project.store.with_name("yet-another"))
+    project.lockfile.write_bytes(locked)
+    project.run("build", check=False).failed(1, "cannot be had, and neither can", "/o", "try: ")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
-from layerbuild.errors import ContentMismatch, Damaged, LockError
+from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
+from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
 from layerbuild.formats import Formats
 from layerbuild.lockmodel import Lock
-from layerbuild.model import LARGE, Content, Pin, PinnedFile, sha256_hex
+from layerbuild.model import LARGE, Content, Pin, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.sources import Context, source_for
 from layerbuild.sources.file import FileSource
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
 
 Passing = Generator[bytes, None, Content]
 """Bytes on their way; what they were comes at their end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a content can be had: a file of a pin. `name` is for people."""
-
-    name: str
-    pin: Pin
-    file: PinnedFile
 
 
 class Contents:
@@ -54,7 +46,7 @@ class Contents:
         self.formats = Formats()
         self._context = context
         self._progress = progress
-        self._origins: dict[str, Origin] = {}
+        self._origins = Origins(lock, context)
         self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
@@ -64,8 +56,6 @@ class Contents:
                 self._names.setdefault(pin.source, []).append(name)
                 if pin.listing:
                     self._trees[pin.listing] = (name, pin)
-                for file in pin.files:
-                    self._origins.setdefault(file.content.id, Origin(name=name, pin=pin, file=file))
 
     # --- what kinds ask (kinds.base.Knowledge) -----------------------------------------------------
 
@@ -73,9 +63,9 @@ class Contents:
         """Bytes of a content: by its pin, the lock's facts, or what the store has seen."""
         if content.size is not None:
             return content.size
-        origin = self._origins.get(content.id)
-        if origin is not None and origin.file.content.size is not None:
-            return origin.file.content.size
+        for origin in self._origins.of(content):
+            if origin.file.content.size is not None:
+                return origin.file.content.size
         known = self._sizes.get(content.sha256 or "")
         return known if known is not None else self.store.size(content)
 
@@ -102,8 +92,8 @@ class Contents:
             return
         if not self.store.has(content):
             if not self.keep:
-                origin = self.origin(content)
-                yield from source_for(origin.pin.source, self._context).open(origin.pin, origin.file, offset=offset)
+                self.origin(content)
+                yield from self._origins.open(self._origins.of(content), offset=offset)
                 return
             self.ensure([content])
         yield from self.store.open(content, offset)
@@ -181,13 +171,7 @@ class Contents:
         Raises:
             LockError: the lock does not say.
         """
-        origin = self._origins.get(content.id)
-        if origin is None:
-            raise LockError(
-                f"the lock does not say where {content.id} comes from",
-                hint="run 'layerbuild lock', and review the change",
-            )
-        return origin
+        return self._origins.first(content)
 
     def _fetch(self, content: Content) -> None:
         origin = self.origin(content)
@@ -213,23 +197,32 @@ class Contents:
         keep = self.keep if keep is None else keep
         what = f"{origin.name} ({origin.file.path})"
         if not keep:
-            yield from self._from_source(origin, what, keep=False)
+            yield from self._from_source(content, what, keep=False)
             return
         with self._locked(content, what):
             if self.store.has(content):
                 yield from self._valid(content, lambda scan: self.store.verified(content, scan))
             else:
-                yield from self._from_source(origin, what, keep=True)
+                yield from self._from_source(content, what, keep=True)
 
-    def _from_source(self, origin: Origin, what: str, *, keep: bool) -> Iterator[bytes]:
-        source = source_for(origin.pin.source, self._context)
+    def _from_source(self, content: Content, what: str, *, keep: bool) -> Iterator[bytes]:
+        origins = self._origins.of(content)
+        source = self._origins.source(origins[0])
         if isinstance(source, FileSource):
-            yield from self._from_file(origin, source)
-            return
-        expected = replace(origin.file.content, size=self.size(origin.file.content))
+            begun = False
+            try:
+                for chunk in self._from_file(origins[0], source):
+                    begun = True
+                    yield chunk
+                return
+            except SourceError:
+                if begun or len(origins) == 1:
+                    raise
+            origins = origins[1:]
+        expected = replace(origins[0].file.content, size=self.size(content))
 
         def opened(offset: int) -> Iterator[bytes]:
-            return source.open(origin.pin, origin.file, offset=offset)
+            return self._origins.open(origins, offset=offset)
 
         def passing(scan: SafetensorsScan | None) -> Passing:
             if keep:
@@ -264,7 +257,7 @@ class Contents:
         Raises:
             SourceError: at their end: they should be a safetensors file, and are none.
         """
-        origin = self._origins.get(content.id)
+        origin = next(iter(self._origins.of(content)), None)
         named = self.formats.safetensors.get(content.id)
         if named is None and origin is not None and is_safetensors(origin.file.path):
             named = f"{origin.name} ({origin.file.path})"
@@ -297,9 +290,8 @@ class Contents:
         """
         if self.store.has(content):
             return read_exactly(self.store.open(content, offset), length)
-        origin = self.origin(content)
-        source = source_for(origin.pin.source, self._context)
-        return read_exactly(source.open(origin.pin, origin.file, offset=offset, length=length), length)
+        self.origin(content)
+        return read_exactly(self._origins.open(self._origins.of(content), offset=offset, length=length), length)
 
     def _tree(self, listing: str) -> tuple[str, Pin]:
         if listing not in self._trees:

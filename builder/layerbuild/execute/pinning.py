@@ -129,16 +129,14 @@ class Pinner:
     def _with_sha256(self, pin_key: str, pin: Pin) -> Pin:
         """A model's path is made of its sha256. Where the source has only git's name for a (small) file,
         it is fetched once."""
-        files = []
-        for file in pin.files:
-            content = file.content
-            if content.sha256 is None:
-                self.task.progress.note(f"{pin_key}: no sha256 is published for {file.path}: fetched once")
-                chunks = source_for(pin.source, self.task.context).open(pin, file)
-                with self.task.progress.task(f"fetch {pin_key} {file.path}", content.size) as task:
-                    content = self.task.store.add(
-                        chunks, content, name=file.path, advance=task.advance, scan_header=True
-                    )
-            else:
-                files.append(file)
-        return replace(pin, files=tuple(files))
+        return replace(pin, files=tuple(self._named(pin_key, pin, file) for file in pin.files))
+
+    def _named(self, pin_key: str, pin: Pin, file: PinnedFile) -> PinnedFile:
+        content = file.content
+        if content.sha256 is not None:
+            return file
+        self.task.progress.note(f"{pin_key}: no sha256 is published for {file.path}: fetched once")
+        chunks = source_for(pin.source, self.task.context).open(pin, file)
+        with self.task.progress.task(f"fetch {pin_key} {file.path}", content.size) as task:
+            taken = self.task.store.add(chunks, content, name=file.path, advance=task.advance, scan_header=True)
+        return PinnedFile(path=file.path, content=taken)

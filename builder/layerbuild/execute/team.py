@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from layerbuild import kinds
 from layerbuild.errors import ExecutorError, LayerbuildError
-from layerbuild.execute.contents import Origin
 from layerbuild.execute.direct import Direct
 from layerbuild.execute.errand import Crew, Errand, Outcome
 from layerbuild.execute.job import Done, Job
+from layerbuild.execute.origins import Origin
 from layerbuild.execute.pack import Packer
 from layerbuild.execute.parallel import Away, R, T
 from layerbuild.image import BuiltLayer

@@ -6,14 +6,18 @@ recorded. A mirror is believed no further than the digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from layerbuild import addresses
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.sources.base import Context, Request, Source, shown
+
+Opener = Callable[[int, int | None], Iterator[bytes]]
+"""Gives the bytes from an offset on, at most so many."""
 
 _NOT_HERE = (Unreachable, NotFound, AccessDenied)
 
@@ -89,7 +93,7 @@ class Mirrored:
         """What the first mirror that answers has."""
         failures = [(request.uri, error)]
         for uri in request.mirrors:
-            self._tell(failures[-1], uri)
+            _tell(self._context, failures[-1], uri)
             headers = request.headers if _same_origin(request.uri, uri) else ()
             try:
                 pin = self._mirror(uri).resolve(replace(request, uri=uri, mirrors=(), headers=headers))
@@ -99,24 +103,8 @@ class Mirrored:
         raise _nowhere(failures)
 
     def _through(self, pin: Pin, file: PinnedFile, offset: int, length: int | None) -> Iterator[bytes]:
-        position, end = offset, None if length is None else offset + length
-        failures: list[tuple[str, SourceError]] = []
-        for uri in (pin.source, *pin.mirrors):
-            if failures:
-                self._tell(failures[-1], uri)
-            start = position
-            try:
-                for chunk in self._open(uri, pin, file, position, None if end is None else end - position):
-                    position += len(chunk)
-                    yield chunk
-                return
-            except ContentMismatch as error:
-                if position > start:
-                    raise
-                failures.append((uri, error))
-            except _NOT_HERE as error:
-                failures.append((uri, error))
-        raise _nowhere(failures)
+        openers = [(uri, partial(self._open, uri, pin, file)) for uri in (pin.source, *pin.mirrors)]
+        return failover(openers, self._context, offset, length)
 
     def _open(self, uri: str, pin: Pin, file: PinnedFile, offset: int, length: int | None) -> Iterator[bytes]:
         if uri == pin.source:
@@ -124,8 +112,42 @@ class Mirrored:
         headers = pin.headers if _same_origin(pin.source, uri) else ()
         return self._mirror(uri).open(Pin(source=uri, headers=headers), file, offset=offset, length=length)
 
-    def _tell(self, failure: tuple[str, SourceError], uri: str) -> None:
-        self._context.progress.note(f"{failure[1].brief}: trying {shown(uri)}")
+
+def failover(
+    openers: Sequence[tuple[str, Opener]], context: Context, offset: int = 0, length: int | None = None
+) -> Iterator[bytes]:
+    """The bytes from `offset` on, at most `length` of them. Where one address breaks off, the next goes on.
+
+    Args:
+        openers: by their addresses, in the order in which they are tried.
+
+    Raises:
+        SourceError: none of them gives the bytes; where there is but one, its own error.
+    """
+    position, end = offset, None if length is None else offset + length
+    failures: list[tuple[str, SourceError]] = []
+    for uri, opener in openers:
+        if failures:
+            _tell(context, failures[-1], uri)
+        start = position
+        try:
+            for chunk in opener(position, None if end is None else end - position):
+                position += len(chunk)
+                yield chunk
+            return
+        except ContentMismatch as error:
+            if position > start:
+                raise
+            failures.append((uri, error))
+        except _NOT_HERE as error:
+            failures.append((uri, error))
+    if len(failures) == 1:
+        raise failures[0][1]
+    raise _nowhere(failures)
+
+
+def _tell(context: Context, failure: tuple[str, SourceError], uri: str) -> None:
+    context.progress.note(f"{failure[1].brief}: trying {shown(uri)}")
 
 
 def _same_origin(one: str, other: str) -> bool:
