@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from layerbuild.errors import ContentMismatch, Damaged, StoreError, Unreachable
 from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store import Store
 from layerbuild.store.local import Marks
+from layerbuild.store.locks import locked
 
 _DATA = b"some bytes" * 100
 _LARGE = bytes(range(256)) * (CHUNK // 256 + 10)
@@ -605,3 +607,13 @@ def test_a_layer_is_held_for_each_place(store: Store) -> None:
             pass
     with store.locked_layer("key", "a.example.com", wait):
         pass
+
+
+def test_who_makes_a_store_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses some of those who turn a new database to WAL at the same time, instead of letting them wait."""
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path, "store.lock", waiting=lambda: None):
+            made = pool.submit(Store, tmp_path)
+            with pytest.raises(TimeoutError):
+                made.result(0.3)
+        made.result(30).close()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from layerbuild import http
 from layerbuild.artifactimage import locate
 from layerbuild.artifacttar import MOST_ENTRIES, Blob, Tar
 from layerbuild.backends import RegistryBackend
@@ -86,26 +85,25 @@ class Layer:
         return self.is_tar and not self.is_image and (self.name is None or f"{path}/".startswith(f"{self.name}/"))
 
 
-def open_artifact(reference: str, *, client_for: Callable[[str], RegistryClient], client: http.Client) -> Artifact:
+def open_artifact(reference: str, *, client_for: Callable[[str], RegistryClient]) -> Artifact:
     """What `reference` names in a registry. Nothing is read yet.
 
     Args:
         reference: `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@sha256:HEX`.
         client_for: gives the client of a registry.
-        client: how patient a read that breaks off is.
 
     Raises:
         UsageError: it is no such name.
     """
     parsed = parse_reference(reference)
-    return Artifact(client_for(parsed.host), parsed, client)
+    return Artifact(client_for(parsed.host), parsed)
 
 
 class Artifact:
     """See `sources.base.Artifact`. Safe to share between threads."""
 
-    def __init__(self, registry: RegistryClient, reference: Reference, client: http.Client) -> None:
-        self._blob = partial(Blob, registry, reference.repository, client)
+    def __init__(self, registry: RegistryClient, reference: Reference) -> None:
+        self._blob = partial(Blob, registry, reference.repository)
         self._where = str(reference)
         self._backend = RegistryBackend(registry, reference)
         self._lock = threading.RLock()

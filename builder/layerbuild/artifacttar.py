@@ -13,10 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from layerbuild import http
-from layerbuild.errors import SourceError, Unreachable
 from layerbuild.model import Content, Descriptor
 from layerbuild.registry import receiving
-from layerbuild.registry.layertar import Header, Stream, compression, damage_explained, decoded, headers
+from layerbuild.registry.layertar import Header, Stream, compression, damage_explained, decoded, headers, hostile
 from layerbuild.registry.tarstreams import Bounded, RangeStream
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ class Blob:
         self,
         registry: RegistryClient,
         repository: str,
-        client: http.Client,
         descriptor: Descriptor,
         advance: Callable[[int], None] = lambda amount: None,
     ) -> None:
@@ -51,7 +49,6 @@ class Blob:
         self.size = descriptor.size
         self._registry = registry
         self._repository = repository
-        self._client = client
         self._advance = advance
         self._what = f"the blob {descriptor.digest} of {registry.host}/{repository}"
 
@@ -69,25 +66,16 @@ class Blob:
             LayerbuildError: the registry refuses.
         """
         end = self.size if length is None else min(self.size, offset + length)
-        return receiving.sized(self._resumed(offset, end), max(0, end - offset), self._what)
+        return receiving.sized(self._parts(offset, end), max(0, end - offset), self._what)
 
-    def _resumed(self, position: int, end: int) -> Iterator[bytes]:
-        resumed_at, fruitless = position, 0
-        while position < end:
-            pieces = self._registry.open_blob(self._repository, self.digest, offset=position, length=end - position)
-            try:
-                with closing(cast("Generator[bytes, None, None]", pieces)):
-                    for piece in pieces:
-                        position += len(piece)
-                        self._advance(len(piece))
-                        yield piece
-                return
-            except Unreachable:
-                fruitless = 0 if position - resumed_at >= http.BLOCK else fruitless + 1
-                resumed_at = position
-                if fruitless > self._client.policy.retries:
-                    raise
-                self._client.pause(fruitless)
+    def _parts(self, position: int, end: int) -> Iterator[bytes]:
+        if position >= end:
+            return
+        pieces = self._registry.open_blob(self._repository, self.digest, offset=position, length=end - position)
+        with closing(cast("Generator[bytes, None, None]", pieces)):
+            for piece in pieces:
+                self._advance(len(piece))
+                yield piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +110,10 @@ class Tar:
             stream = self._onwards() if self.packed else RangeStream(self._range, self.blob.size)
             for count, header in enumerate(headers(stream, where)):
                 if count >= MOST_ENTRIES:
-                    raise _hostile(where, "it has too many entries")
+                    raise hostile(where, "it has too many entries")
                 end = header.offset + header.size
                 if not 0 <= header.size <= _LARGEST or (end > self.blob.size and not self.packed):
-                    raise _hostile(where, f"it has a file of {header.size} bytes")
+                    raise hostile(where, f"it has a file of {header.size} bytes")
                 yield header, partial(self._file, stream, header.size)
             if self.packed:
                 _drain(stream)
@@ -141,7 +129,14 @@ class Tar:
         """What `take` says of a file's bytes. The whole blob is read, and held against its digest."""
         with damage_explained(self._where):
             stream = self._onwards()
-            _skip(stream, header.offset)
+            # Where it lies was said by ranges, perhaps, which nobody can hold against the digest.
+            for found in headers(stream, self._where):
+                if found.offset == header.offset:
+                    break
+            else:
+                found = None
+            if found != header:
+                raise hostile(self._where, f"where {header.path} should begin is something else")
             content = take(_body(stream, header.size))
             _drain(stream)
         return content
@@ -161,7 +156,7 @@ class Tar:
         where = self._where
         if self.packed:
             stream = decoded(self.blob, self.media_type, where)
-            return Bounded(stream, packed=self.blob.size, where=where, hostile=_hostile)
+            return Bounded(stream, packed=self.blob.size, where=where, hostile=hostile)
         return _Straight(self.blob.open())
 
 
@@ -212,7 +207,3 @@ def _skip(stream: Stream, size: int) -> None:
 def _drain(stream: Stream) -> None:
     while stream.read(http.BLOCK):
         pass
-
-
-def _hostile(where: str, cause: str) -> SourceError:
-    return SourceError(f"{where} makes no sense", cause=cause, hint="do not use it: an honest one is not so")

@@ -47,7 +47,7 @@ def oci(context: Context) -> Context:
 def connected(context: Context, environ: dict[str, str]) -> Context:
     client = http.Client(http.Policy(retries=2, backoff=0.001))
     clients = Clients(client, {**context.environ, **environ})
-    return replace(context, artifact=lambda name: open_artifact(name, client_for=clients, client=client))
+    return replace(context, artifact=lambda name: open_artifact(name, client_for=clients))
 
 
 def tar(*entries: tuple[str, bytes | str], kind: bytes = tarfile.SYMTYPE) -> bytes:
@@ -365,7 +365,7 @@ def test_what_is_declared_is_compared(oci: Context, registry: Front) -> None:
 )
 def test_addresses_that_are_none(oci: Context, uri: str) -> None:
     with pytest.raises(SourceError) as caught:
-        resolve(replace(oci, artifact=lambda name: open_artifact(name, client_for=refuse, client=http.Client())), uri)
+        resolve(replace(oci, artifact=lambda name: open_artifact(name, client_for=refuse)), uri)
     assert "pw" not in str(caught.value) and caught.value.hint
 
 

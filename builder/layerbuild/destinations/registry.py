@@ -19,6 +19,9 @@ from layerbuild.registry.sending import Stream, UploadSession
 _FRESH = 300.0
 """Seconds for which an upload that was opened can be relied on."""
 
+_Since = tuple[UploadSession, float]
+"""An upload, and when it was opened."""
+
 _TYPES = (MANIFEST_TYPE, INDEX_TYPE)
 
 
@@ -38,9 +41,9 @@ class RegistryDestination:
         self._client = client
         self._prefix = prefix
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str, str], UploadSession] = {}
+        self._sessions: dict[tuple[str, str], _Since] = {}
         self._open: set[str] = set()
-        self._spare: dict[str, tuple[UploadSession, float]] = {}
+        self._spare: dict[str, _Since] = {}
 
     @property
     def host(self) -> str | None:
@@ -52,13 +55,15 @@ class RegistryDestination:
     def whole(self) -> Iterator[None]:
         """See `Destination.whole`: a registry shows an image when it has its tag. Sessions that nobody used
         are given back."""
-        yield
-        with self._lock:
-            left = [(target, session) for (target, _), session in self._sessions.items()]
-            left += [(target, session) for target, (session, _) in self._spare.items()]
-            self._sessions, self._spare = {}, {}
-        for target, session in left:
-            self._client.cancel_upload(target, session)
+        try:
+            yield
+        finally:
+            with self._lock:
+                left = [(target, session) for (target, _), (session, _) in self._sessions.items()]
+                left += [(target, session) for target, (session, _) in self._spare.items()]
+                self._sessions, self._spare = {}, {}
+            for target, session in left:
+                self._client.cancel_upload(target, session)
 
     def room(self) -> Room:
         """See `Destination.room`."""
@@ -116,7 +121,7 @@ class RegistryDestination:
                 break
         if left is not None:
             with self._lock:
-                self._sessions[target, digest] = left
+                self._sessions[target, digest] = left, time.monotonic()
         return False
 
     def put(self, repository: str, blob: Readable, *, advance: Callable[[int], None]) -> None:
@@ -124,14 +129,21 @@ class RegistryDestination:
         target = self.full_name(repository)
         with self._lock:
             refused = self._sessions.pop((target, blob.digest), None)
-        session = refused or self._spared(target)
+        session = self._fresh(target, refused) or self._spared(target)
         self._client.upload_blob(target, blob, advance=advance, session=session, mountable=refused is None)
 
     def _spared(self, target: str) -> UploadSession | None:
-        """The upload that `check_push` opened, while it is fresh: a large body must not go to one that has expired."""
+        """The upload that `check_push` opened."""
         with self._lock:
-            session, since = self._spare.pop(target, (None, 0.0))
-        if session is not None and time.monotonic() > since + _FRESH:
+            spare = self._spare.pop(target, None)
+        return self._fresh(target, spare)
+
+    def _fresh(self, target: str, opened: _Since | None) -> UploadSession | None:
+        """An upload that can be relied on: a large body must not go to one that has expired."""
+        if opened is None:
+            return None
+        session, since = opened
+        if time.monotonic() > since + _FRESH:
             self._client.cancel_upload(target, session)
             return None
         return session

@@ -59,7 +59,7 @@ def attach(
 
     Raises:
         NotFound: there is no such image.
-        UsageError: two files have the same name.
+        UsageError: two files have the same name; a name or an annotation is no text.
         SourceError: a file cannot be read.
         DestinationError: the registry refuses.
     """
@@ -67,6 +67,9 @@ def attach(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"two files are called {twice!r}", hint="rename one of them, or attach it by itself")
+    for text in (*names, *annotations, *annotations.values()):
+        if text.encode(errors="replace").decode() != text:
+            raise UsageError(f"{text!r} is not UTF-8, and a manifest is", hint="rename the file, or write it otherwise")
     wanted = reference.digest or reference.tag or "latest"
     repository = reference.repository
     media_type, data, digest = client.get_manifest(repository, wanted, accept=MANIFESTS + INDEXES)

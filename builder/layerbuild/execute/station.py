@@ -91,7 +91,7 @@ class Station:
     @cached_property
     def artifact(self) -> Callable[[str], Artifact]:
         """Opens OCI artifacts. Files of one artifact share what was learnt of it."""
-        return lru_cache(maxsize=8)(partial(open_artifact, client_for=self.clients, client=self.client))
+        return lru_cache(maxsize=8)(partial(open_artifact, client_for=self.clients))
 
     def _hash_file(self, path: Path) -> Content:
         with self.progress.task(f"read {path.name}", path.stat().st_size) as task:

@@ -6,6 +6,7 @@ freed of control characters, and with their addresses redacted before they are s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -21,13 +22,15 @@ from layerbuild.errors import (
     LayerbuildError,
     LoginRequired,
     SourceError,
+    Unreachable,
 )
 from layerbuild.registry import certificates
 from layerbuild.tls import Untrusted
 
 _LARGEST_ERROR = 64 * 1024
 _LONGEST_QUOTE = 300
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>]+")
+_LONGEST_CLEANED = 8 * _LONGEST_QUOTE
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Refusal:
 
 def clean(text: str) -> str:
     """`text` from outside as it may be shown: one line, at most 300 characters, addresses redacted."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_CLEANED]).split())
     text = _URL.sub(lambda match: addresses.redact(match.group()), text)
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
@@ -61,6 +64,34 @@ def finish(response: requests.Response, *, limit: int = _LARGEST_ERROR) -> bytes
         response.close()
         return b""
     return b"".join(http.chunks(response, limit=limit))
+
+
+def drain(response: requests.Response) -> None:
+    """Reads and closes an answer of which status and headers say all. What its body does is no news."""
+    with contextlib.suppress(SourceError):
+        finish(response)
+
+
+def whole(
+    ask: Callable[[], requests.Response], client: http.Client, *, limit: int = _LARGEST_ERROR
+) -> tuple[requests.Response, bytes]:
+    """A small answer and its body. It is asked for again where that breaks off.
+
+    Raises:
+        Unreachable: it broke off each time.
+        SourceError: more than `limit` bytes came.
+        LayerbuildError: whatever `ask` raises.
+    """
+    attempt = 0
+    while True:
+        response = ask()
+        try:
+            return response, finish(response, limit=limit)
+        except Unreachable:
+            attempt += 1
+            if attempt > client.policy.retries:
+                raise
+            client.pause(attempt)
 
 
 def read_refusal(response: requests.Response, scrub: Callable[[str], str]) -> Refusal:

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
@@ -30,7 +31,8 @@ _LARGEST_TOKEN = 1024 * 1024
 _SHORTEST_LIFE = 60.0
 _LONGEST_LIFE = 3600.0
 _MARGIN = 10.0
-_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_LONGEST_CHALLENGE = 4096
+_PARAMETER = re.compile(r'(?<![A-Za-z_-])([A-Za-z_-]{1,32})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _REPOSITORY_PATH = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)/")
 
 
@@ -62,12 +64,13 @@ class Challenge:
 def parse_challenge(value: str | None) -> Challenge | None:
     """The first challenge of a `WWW-Authenticate` that is `Bearer` or `Basic`; None where there is none.
 
-    Bearer comes first where a header has both.
+    Bearer comes first where a header has both. Of a very long header, the beginning is looked at.
     """
+    value = (value or "")[:_LONGEST_CHALLENGE]
     for scheme in ("bearer", "basic"):
-        match = re.search(rf"(?:^|,)\s*{scheme}(?:\s+|$)", value or "", re.IGNORECASE)
+        match = re.search(rf"(?:^|,)\s*{scheme}(?:\s+|$)", value, re.IGNORECASE)
         if match:
-            found = {m[0].lower(): m[1] or m[2] for m in _PARAMETER.findall((value or "")[match.end() :])}
+            found = {m[0].lower(): m[1] or m[2] for m in _PARAMETER.findall(value[match.end() :])}
             return Challenge(
                 scheme=scheme,
                 realm=found.get("realm", ""),
@@ -202,20 +205,23 @@ class Authenticator:
         action = f"use {', '.join(scopes)}" if scopes else "enter"
         parameters = [("service", challenge.service)] if challenge.service else []
         parameters += [("scope", scope) for scope in scopes]
-        refused = None
-        try:
+
+        def asked() -> requests.Response:
             response = self._ask(challenge.realm, parameters)
             if response.status_code == 200:
-                return self._read(answers.finish(response, limit=_LARGEST_TOKEN))
+                return response
             refused = answers.read_refusal(response, self.scrub)
+            if refused.status in (400, 401, 403):
+                cause = f"its token server answered {refused.status}" + (f", {refused.words}" if refused.words else "")
+                raise answers.login_required(self._host, action, self.explain(cause))
+            raise answers.error_for(refused, host=self._host, action=f"give a token to {action}")
+
+        try:
+            return self._read(answers.whole(asked, self._client, limit=_LARGEST_TOKEN)[1])
         except Unreachable as error:
             raise answers.unreachable(server, error) from None
         except SourceError as error:
             raise DestinationError(f"the token server of {self._host} makes no sense", cause=error.message) from None
-        if refused.status in (400, 401, 403):
-            cause = f"its token server answered {refused.status}" + (f", {refused.words}" if refused.words else "")
-            raise answers.login_required(self._host, action, self.explain(cause))
-        raise answers.error_for(refused, host=self._host, action=f"give a token to {action}")
 
     def _token_server(self, realm: str) -> str:
         """The host of a token server that may be given the credentials."""
@@ -269,8 +275,10 @@ class Authenticator:
                 hint="ask whoever runs the registry",
             )
         seconds = fields.get("expires_in")
-        life = float(seconds) if isinstance(seconds, int) and not isinstance(seconds, bool) else _SHORTEST_LIFE
-        until = self._clock() + max(min(life, _LONGEST_LIFE), 2 * _MARGIN) - _MARGIN
+        told = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        # In this order NaN is cut as well, and a number of any length before it has to fit into a float.
+        life = float(min(_LONGEST_LIFE, cast("float", seconds))) if told else _SHORTEST_LIFE
+        until = self._clock() + max(life, 2 * _MARGIN) - _MARGIN
         return _Token(value=Secret(f"Bearer {value}"), until=until)
 
 

@@ -3,6 +3,7 @@ blob in chunks")."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from layerbuild import http
@@ -21,8 +22,11 @@ _CERTAIN = _NO_METHOD | {200, 201, 416}
 class ChunkSteps(UploadSteps):
     """A registry that may take PATCHes."""
 
-    def _patch(self, blob: Outgoing, upload: Upload) -> None:
+    def _patch(self, blob: Outgoing, upload: Upload, remember: Callable[[str], None] = lambda location: None) -> None:
         """Sends what a registry lacks of an upload, which `upload` then says that it has.
+
+        Args:
+            remember: told where the session is after each chunk.
 
         Raises:
             DigestFirst: the registry does not take bytes in this way.
@@ -36,9 +40,10 @@ class ChunkSteps(UploadSteps):
                 refusal = answers.read_refusal(response, self._logins.scrub)
                 self._refuse_patch(refusal, blob, upload, length, wait)
             session, kept = self._moved(response, upload.session), response.headers.get("Range", "")
-            answers.finish(response)
+            answers.drain(response)
             self._check_kept(kept, blob, stop)
             upload.kept, upload.session = stop, session
+            remember(session.location)
             if length == upload.longest:
                 self.manners.takes(length)
             if not blob.size:

@@ -85,18 +85,25 @@ class RegistryClient(StreamUploads):
             DestinationError: the registry refuses, or sends more than 4 MiB.
         """
         name = f"{repository}{'@' if is_digest(reference) else ':'}{reference}"
-        response = self._call("GET", f"{repository}/manifests/{reference}", headers={"Accept": ", ".join(accept)})
-        if response.status_code == 404:
-            answers.read_refusal(response, self._logins.scrub)
-            raise self._missing(name)
-        self._expect(response, (200,), f"read the manifest {name}")
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+
+        def asked() -> requests.Response:
+            path = f"{repository}/manifests/{reference}"
+            response = self._call("GET", path, headers={"Accept": ", ".join(accept)})
+            if response.status_code == 404:
+                answers.read_refusal(response, self._logins.scrub)
+                raise self._missing(name)
+            self._expect(response, (200,), f"read the manifest {name}")
+            return response
+
         try:
-            data = answers.finish(response, limit=MANIFEST_LIMIT)
+            response, data = answers.whole(asked, self._client, limit=MANIFEST_LIMIT)
+        except NotFound:
+            raise
         except SourceError as error:
             raise DestinationError(
                 f"the registry {self.host} does not give the manifest {name}", cause=error.message, hint=error.hint
             ) from None
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = f"sha256:{sha256_hex(data)}"
         if is_digest(reference) and digest != reference:
             raise receiving.mismatch(f"the manifest {self.host}/{name}", f"its bytes have the digest {digest}")
@@ -118,7 +125,7 @@ class RegistryClient(StreamUploads):
         stored, subject = (response.headers.get(name) for name in ("Docker-Content-Digest", "OCI-Subject"))
         digest = f"sha256:{sha256_hex(data)}"
         stored = stored or ""
-        answers.finish(response)
+        answers.drain(response)
         if response.status_code != 201 and not is_digest(stored):
             # Not what the specification asks for, and what a proxy might say that is no registry.
             stored = self._shown(repository, reference, media_type)

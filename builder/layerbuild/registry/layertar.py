@@ -20,6 +20,7 @@ from typing import IO, Literal, Protocol, cast
 from layerbuild.errors import SourceError
 from layerbuild.http import BLOCK
 from layerbuild.model import Readable
+from layerbuild.registry.tarstreams import Bounded
 
 _RECORD = 512
 _LARGEST_EXTENSION = 1024 * 1024
@@ -83,7 +84,10 @@ def layer_headers(blob: Readable, media_type: str) -> Iterator[Header]:
     """
     where = f"the layer {blob.digest}"
     with damage_explained(where):
-        stream = _Plain(blob) if compression(media_type, where) == "none" else decoded(blob, media_type, where)
+        if compression(media_type, where) == "none":
+            stream: Stream = _Plain(blob)
+        else:
+            stream = Bounded(decoded(blob, media_type, where), packed=blob.size, where=where, hostile=hostile)
         yield from headers(stream, where)
         # the digest of the whole is checked when the whole was read
         while stream.read(BLOCK):
@@ -300,3 +304,8 @@ def _number(text: str, where: str) -> int:
     if not text.isdigit() or not text.isascii() or len(text) > 19:
         raise tarfile.HeaderError(f"{where} has a PAX record with a number that is none")
     return int(text)
+
+
+def hostile(where: str, cause: str) -> SourceError:
+    """The error for a layer that no honest program makes."""
+    return SourceError(f"{where} makes no sense", cause=cause, hint="do not use it: an honest one is not so")

@@ -72,7 +72,7 @@ class UploadSteps(Exchange):
         response = self._call("POST", f"{repository}/blobs/uploads/")
         self._expect(response, (202,), f"take an upload to {repository}")
         session = self._session_of(response)
-        answers.finish(response)
+        answers.drain(response)
         return session
 
     def _session_of(self, response: requests.Response) -> UploadSession:
@@ -97,7 +97,7 @@ class UploadSteps(Exchange):
                 answers.read_refusal(response, self._logins.scrub)
                 return None
             session, said = self._moved(response, session), response.headers.get("Range", "")
-            answers.finish(response)
+            answers.drain(response)
         except LayerbuildError:
             return None
         match = _RANGE.fullmatch(said)
@@ -174,7 +174,7 @@ class UploadSteps(Exchange):
                 raise Broken(self._refused(refusal, action), digest, lost=True)
             raise self._failed(refusal, action, digest, wait=wait)
         said = response.headers.get("Docker-Content-Digest")
-        answers.finish(response)
+        answers.drain(response)
         if said and is_digest(said) and said != digest:
             raise DestinationError(
                 f"the registry {self.host} did not {action}",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from layerbuild.errors import LayerbuildError
-from layerbuild.registry.layertar import Stream
+
+if TYPE_CHECKING:
+    from layerbuild.registry.layertar import Stream
 
 _FIRST_WINDOW = 4 * 1024
 _LARGEST_WINDOW = 1024 * 1024

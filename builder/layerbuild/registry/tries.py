@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from layerbuild import http
@@ -51,25 +51,33 @@ class Tries(ChunkSteps):
         while True:
             blob.sent.rewind(upload.kept)
             memory.put(upload.session.location)
-            try:
-                return once(upload)
-            except Broken as failed:
-                broken = failed
-            except BaseException as error:
-                self._leave(blob, upload, memory, resumable=_may_go_on(error))
-                if isinstance(error, SendFailed):
-                    raise error.failure from None
-                raise
-            if not broken.otherwise:
-                if patience.ended or broken.wait > http.LONGEST_WAIT:
-                    self._leave(blob, upload, memory, resumable=not broken.lost)
-                    raise broken.failure from None
-                self._client.pause(patience.attempt, least=broken.wait)
-                digest = broken.digest or blob.digest
-                if digest and self.head_blob(blob.repository, digest) == blob.size:
-                    blob.sent.rewind(blob.size)
-                    return digest
-            upload = self._next(blob, upload, broken, patience)
+            with self._leaving(blob, upload, memory):
+                try:
+                    return once(upload)
+                except Broken as failed:
+                    broken = failed
+            if not broken.otherwise and (patience.ended or broken.wait > http.LONGEST_WAIT):
+                self._leave(blob, upload, memory, resumable=not broken.lost)
+                raise broken.failure from None
+            with self._leaving(blob, upload, memory):
+                if not broken.otherwise:
+                    self._client.pause(patience.attempt, least=broken.wait)
+                    digest = broken.digest or blob.digest
+                    if digest and self.head_blob(blob.repository, digest) == blob.size:
+                        blob.sent.rewind(blob.size)
+                        return digest
+                upload = self._next(blob, upload, broken, patience)
+
+    @contextlib.contextmanager
+    def _leaving(self, blob: Outgoing, upload: Upload, memory: HeldSession) -> Iterator[None]:
+        """Gives the upload up where an error ends this run's part in it."""
+        try:
+            yield
+        except BaseException as error:
+            self._leave(blob, upload, memory, resumable=_may_go_on(error))
+            if isinstance(error, SendFailed):
+                raise error.failure from None
+            raise
 
     def _first(self, blob: Outgoing, session: UploadSession | None, memory: HeldSession) -> Upload:
         upload = self._remembered(blob, memory)

@@ -43,7 +43,7 @@ class Uploads(Tries):
                 # One at no usable place is as good as none: the upload opens its own.
                 with contextlib.suppress(DestinationError):
                     session = self._session_of(response)
-            answers.finish(response)
+            answers.drain(response)
             self.manners.mount(done=status == 201)
             return Mount(mounted=status == 201, session=session)
         # Whatever stands in the way of an upload, too, is told by the upload.
@@ -121,10 +121,9 @@ class Uploads(Tries):
             if upload.ends or not self._by_patch(upload, blob.size):
                 return self._put(outgoing, upload, blob.digest)
             try:
-                self._patch(outgoing, upload)
+                self._patch(outgoing, upload, memory.put)
             except DigestFirst as error:
                 raise Broken(error, blob.digest, lost=True, otherwise=True) from None
-            memory.put(upload.session.location)
             return self._name(outgoing, upload, blob.digest)
 
         self._tried(outgoing, once, session=session, memory=memory)

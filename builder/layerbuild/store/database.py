@@ -17,6 +17,7 @@ from pathlib import Path
 
 from layerbuild.errors import StoreError
 from layerbuild.model import Blob, Facts, Receipt
+from layerbuild.store.locks import locked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, size INTEGER NOT NULL);
@@ -51,10 +52,12 @@ class Database:
         self.root = root
         self._turn = threading.Lock()
         try:
-            self._connection = _connect(root / "store.db")
-            # Closed with its owner: whoever opens a store need not think of it.
-            self._closing = weakref.finalize(self, self._connection.close)
-            self._make_tables()
+            # Of two that make a database at once, SQLite lets one wait and refuses the other.
+            with locked(root, "store.lock", waiting=lambda: None):
+                self._connection = _connect(root / "store.db")
+                # Closed with its owner: whoever opens a store need not think of it.
+                self._closing = weakref.finalize(self, self._connection.close)
+                self._make_tables()
         except sqlite3.Error as error:
             raise self._broken(error) from None
 
