@@ -65,16 +65,19 @@ class Formats:
     Attributes:
         safetensors: must have a valid header; values are names for messages.
         pickles: must be harmless, because an image with the policy `scan` has them.
-        excused: pickles that an image of the project takes as they are (`allow`): that others have made
-            layers of them vouches for nothing.
         tolerated: of those that must be harmless, the ones that another image of the run takes as they are:
             their layers are made in any case.
     """
 
     safetensors: Mapping[str, str] = field(default_factory=dict)
     pickles: Mapping[str, Suspect] = field(default_factory=dict)
-    excused: frozenset[str] = frozenset()
     tolerated: frozenset[str] = frozenset()
+
+    @property
+    def identity(self) -> list[list[str]]:
+        """The same for two whose answers are."""
+        lenient = (name for name, suspect in self.pickles.items() if suspect.lenient)
+        return [sorted(ids) for ids in (self.safetensors, self.pickles, lenient, self.tolerated)]
 
     def of(self, contents: Iterable[Content]) -> Formats:
         """What they say of some contents."""
@@ -82,13 +85,12 @@ class Formats:
         return Formats(
             safetensors={name: self.safetensors[name] for name in ids & self.safetensors.keys()},
             pickles={name: self.pickles[name] for name in ids & self.pickles.keys()},
-            excused=self.excused & ids,
             tolerated=self.tolerated & ids,
         )
 
 
-def formats(images: Collection[ImageDeclaration], project: Iterable[ImageDeclaration], lock: Lock) -> Formats:
-    """What must be looked at in `images`, which are some or all of the project's."""
+def formats(images: Collection[ImageDeclaration], lock: Lock) -> Formats:
+    """What must be looked at in `images`."""
     known: dict[str, list[tuple[Content, str, str]]] = {}
 
     def named(use: LayerUse) -> list[tuple[Content, str, str]]:
@@ -113,12 +115,10 @@ def formats(images: Collection[ImageDeclaration], project: Iterable[ImageDeclara
                 elif image.recipe.pickle == "scan" and (content.id not in pickles or not lenient):
                     pickles[content.id] = Suspect(content=content, name=title, lenient=lenient)
 
-    def allowed(by: Iterable[ImageDeclaration]) -> frozenset[str]:
-        uses = (use for image in by if image.recipe.pickle == "allow" for use in image.uses)
-        return frozenset(content.id for use in uses for content, name, _ in named(use) if is_pickle(name))
-
-    tolerated = allowed(images) & pickles.keys()
-    return Formats(safetensors=safetensors, pickles=pickles, excused=allowed(project), tolerated=tolerated)
+    allowing = (use for image in images if image.recipe.pickle == "allow" for use in image.uses)
+    allowed = frozenset(content.id for use in allowing for content, name, _ in named(use) if is_pickle(name))
+    tolerated = allowed & pickles.keys()
+    return Formats(safetensors=safetensors, pickles=pickles, tolerated=tolerated)
 
 
 def first_pickle(image: ImageDeclaration, lock: Lock) -> tuple[LayerUse, str] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from layerbuild.lockmodel import PENDING, Lock, LockedImage, LockedLayer, key_of_line
@@ -33,10 +33,15 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class LockDiff:
-    """Everything that moved. `push` and `unknown` count what several images share once."""
+    """Everything that moved. `push` and `unknown` count what several images share once.
+
+    Attributes:
+        believed: receipts and facts that say something else than before, of the same layers and files.
+    """
 
     layers: tuple[Change, ...]
     images: tuple[Change, ...]
+    believed: tuple[Change, ...]
     push: int
     unknown: int
 
@@ -47,7 +52,11 @@ class LockDiff:
             {"name": c.name, "change": c.what, "words": list(c.words), "push": c.push, "unknown": c.unknown}
             for c in self.images
         ]
-        return {"layers": layers, "images": images, "push": self.push, "unknown": self.unknown}
+        believed = [{"name": c.name, "change": c.what, "words": list(c.words)} for c in self.believed]
+        return {
+            **{"layers": layers, "images": images, "believed": believed},
+            **{"push": self.push, "unknown": self.unknown},
+        }
 
 
 def diff(old: Lock, new: Lock) -> LockDiff:
@@ -71,7 +80,44 @@ def diff(old: Lock, new: Lock) -> LockDiff:
     lines = {key_of_line(line): line for image in new.images.values() for line in image.layers}
     push, unknown = sizes.sum(line for key, line in lines.items() if key not in known and key != PENDING)
     waiting = sum(1 for image in new.images.values() for line in image.layers if key_of_line(line) == PENDING)
-    return LockDiff(layers=layers, images=images, push=push, unknown=unknown + waiting)
+    believed = (*_changed_receipts(old, new), *_changed_facts(old, new))
+    return LockDiff(layers=layers, images=images, believed=believed, push=push, unknown=unknown + waiting)
+
+
+def _changed_receipts(old: Lock, new: Lock) -> Iterator[Change]:
+    """Of keys that both have. What an image ships follows from them, and not from its pins alone."""
+    for key in sorted(old.receipts.keys() & new.receipts.keys()):
+        one, other = old.receipts[key], new.receipts[key]
+        words = []
+        if one.diff_id != other.diff_id:
+            words.append(f"diffID {_digest(one.diff_id)} -> {_digest(other.diff_id)}")
+        if one.size != other.size:
+            words.append(f"{one.size} -> {other.size} bytes")
+        known = {blob.encoding: blob.digest for blob in one.blobs}
+        words += [
+            f"{blob.encoding}: {_digest(known[blob.encoding])} -> {_digest(blob.digest)}"
+            for blob in other.blobs
+            if known.get(blob.encoding, blob.digest) != blob.digest
+        ]
+        if words:
+            yield Change(name=f"receipt {key[:16]}", what="changed", words=tuple(words))
+
+
+def _changed_facts(old: Lock, new: Lock) -> Iterator[Change]:
+    """Facts that changed, and verdicts on pickles that are new."""
+    for sha256 in sorted(new.files):
+        one, other = asdict(old.files[sha256]) if sha256 in old.files else {}, asdict(new.files[sha256])
+        words = [
+            f"{name}: {str(one.get(name))[:60]} -> {str(value)[:60]}"
+            for name, value in other.items()
+            if one.get(name) != value and (one.get(name) is not None or name == "pickle")
+        ]
+        if words:
+            yield Change(name=f"file {sha256[:16]}", what="changed", words=tuple(words))
+
+
+def _digest(digest: str) -> str:
+    return digest.partition(":")[2][:_SHORT]
 
 
 class _Sizes:
@@ -191,6 +237,9 @@ def _became(old: Pin, new: Pin) -> list[str]:
     words += _files(old, new)
     if old.absent != new.absent:
         words.append("other names proved absent")
+    for name in ("tree", "listing", "mirrors", "headers", "blob", "offset"):
+        if old.revision == new.revision and getattr(old, name) != getattr(new, name):
+            words.append(f"another {name}" if name in ("tree", "listing", "blob", "offset") else f"other {name}")
     return words or ["the pin says more of the same"]
 
 

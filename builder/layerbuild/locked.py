@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from layerbuild.compose import ComposedImage, compose, parents_in_base
 from layerbuild.errors import DriftError, LockError
 from layerbuild.images import ImageDeclaration, IndexDeclaration, LayerUse
-from layerbuild.kinds.requests import complete, declaration_digest, requests, with_mirrors
+from layerbuild.kinds.requests import complete, contradiction, declaration_digest, requests, with_mirrors
 from layerbuild.lockmodel import PENDING, Lock
 
 RELOCK = "run 'layerbuild lock', and review what it changes"
@@ -82,6 +82,11 @@ def _fault_of_use(use: LayerUse, lock: Lock) -> str | None:
         return f"{use.pin_key} has changed since it was locked, or its digest was edited"
     if not complete(asked, locked.pins):
         return f"{use.pin_key} has other pins in the lock than its declaration asks for"
+    for role, request in asked.items():
+        if fault := contradiction(request, locked.pins[role]):
+            return f"{use.pin_key} has {fault} in the lock than its declaration says"
+    if with_mirrors(use.layer, locked.pins) != locked.pins:
+        return f"{use.pin_key} has other mirrors or headers than when it was locked"
     return None
 
 
@@ -161,10 +166,6 @@ def drift(images: Sequence[ImageDeclaration], lock: Lock) -> list[str]:
         looked_up = made.base.directories if made.base else {}
         missing = [path for path in parents_in_base(made) if path not in looked_up]
         found += [f"{made.name}: {path} of the base was not looked up" for path in missing]
-    by_key = {use.pin_key: use for image in usable for use in image.uses}
-    for key, use in by_key.items():
-        if with_mirrors(use.layer, lock.layers[key].pins) != lock.layers[key].pins:
-            found.append(f"{key} has other mirrors or headers than when it was locked")
     keys = {layer.instance.key for image in composed for layer in image.layers if layer.instance}
     uses = {use.pin_key for image in images for use in image.uses}
     bases = {f"base:{image.recipe.base}" for image in images}

@@ -59,12 +59,12 @@ def _lock(workspace: Workspace, name: str) -> Lock:
 
 
 def _print(found: LockDiff) -> None:
-    for title, changes in (("layers", found.layers), ("images", found.images)):
+    for title, changes in (("layers", found.layers), ("images", found.images), ("believed", found.believed)):
         if changes:
             click.secho(title, bold=True)
         for change in changes:
             _print_change(change)
-    if not found.layers and not found.images:
+    if not found.layers and not found.images and not found.believed:
         click.echo("nothing moved")
         return
     click.echo(f"to push: {_bytes(found.push, found.unknown) or 'no layer'}")

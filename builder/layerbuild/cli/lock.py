@@ -72,7 +72,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
             name for image in (old or Lock()).images.values() for line in image.layers for name in _names_of(line)
         }
         _known_names(workspace, arguments["update"])
-        _known_names(workspace, arguments["repack"], labels)
+        made = {name for image in workspace.images for name in (image.name, image.title)}
+        _known_names(workspace, arguments["repack"], {*labels, *made})
         new = _locker(workspace, old or Lock(), arguments).run()
         if arguments["facts"]:
             new = _with_facts(workspace, new, arguments)
@@ -117,11 +118,11 @@ def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locke
 def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collection[str] = ()) -> None:
     known = {*labels}
     known |= {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
-    known |= {name for image in workspace.images for name in (image.name, image.title, image.recipe.base)}
+    known |= {image.recipe.base for image in workspace.images}
     for name in names:
         if name not in known:
             raise UsageError(
-                f"no recipe uses a layer or base called {name!r}, or makes such an image",
+                f"no recipe uses a layer or base called {name!r}" + (", or makes such an image" if labels else ""),
                 hint="names of layers stand in recipes, under 'layers'",
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,7 +151,7 @@ class Builder:
             DriftError: the lock does not stand for the declarations.
         """
         composed = checked(self.images, selected, self.lock)
-        self.contents.formats = formats(selected, self.images, self.lock)
+        self.contents.formats = formats(selected, self.lock)
         return composed
 
     def learnt(self, selected: Sequence[ImageDeclaration]) -> tuple[ComposedImage, ...]:
@@ -216,6 +216,14 @@ class Builder:
         self.lock = replace(self.lock, files=self._facts(wanted))
         return {sha256: r for sha256, r in zip(wanted, results, strict=True) if isinstance(r, LayerbuildError)}
 
+    def _vouched(self) -> Iterator[str]:
+        """sha256 of pickles that were found harmless, in layers of any kind."""
+        for suspect in self.contents.formats.pickles.values():
+            sha256 = self.contents.store.sha256_of(suspect.content) or ""
+            facts = self.contents.store.facts(sha256)
+            if facts is not None and facts.pickle:
+                yield sha256
+
     def _facts(self, names: Iterable[str]) -> Mapping[str, Facts]:
         files = dict(self.lock.files)
         for sha256 in names:
@@ -237,7 +245,7 @@ class Builder:
         for sha256 in image.pending:
             raise unlearnt[sha256]
         if self.contents.formats.tolerated:
-            require_vouched(self.contents, formats([image.declaration], self.images, self.lock), self.lock)
+            require_vouched(self.contents, formats([image.declaration], self.lock), self.lock)
         base = _or_raise(bases[image.base.digest]) if image.base else None
         error = too_many_layers(image, len(base.layers) if base else 0)
         if error is not None:
@@ -258,7 +266,7 @@ class Builder:
             name, lines = image.composed.name, tuple(layer.line for layer, _ in image.layers)
             _same_manifest(images[name], lines, image)
             images[name] = replace(images[name], layers=lines, manifest=image.digest)
-        known, indexes = set(self.lock.files), recorded(self.lock, images, built)
+        known, indexes = {*self.lock.files, *self._vouched()}, recorded(self.lock, images, built)
         return replace(self.lock, receipts=receipts, images=images, indexes=indexes, files=self._facts(known))
 
 

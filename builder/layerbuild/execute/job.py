@@ -88,7 +88,7 @@ class Job:
             "keep": self.keep,
             "insecure": sorted(self.insecure),
             "wanted": sorted(self.wanted),
-            "formats": [sorted(self.formats.safetensors), sorted(self.formats.pickles), sorted(self.formats.excused)],
+            "formats": self.formats.identity,
         }
         return sha256_hex(canonical_json(value).encode())
 

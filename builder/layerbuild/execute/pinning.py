@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layerbuild.errors import LayerbuildError, SourceError
@@ -10,7 +10,7 @@ from layerbuild.execute.derive import MOST, derived, too_many, unfound
 from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
-from layerbuild.kinds.requests import complete, declaration_digest, with_mirrors
+from layerbuild.kinds.requests import complete, contradiction, declaration_digest, with_mirrors
 from layerbuild.lockmodel import Lock, LockedLayer
 from layerbuild.model import Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
@@ -59,6 +59,12 @@ class Task:
     options: Options = field(default_factory=Options)
 
 
+def _answers(asked: Mapping[str, PinRequest], old: LockedLayer) -> bool:
+    """Whether pins of the old lock are still what is asked for."""
+    same = old.declaration == declaration_digest(asked) and complete(asked, old.pins)
+    return same and not any(contradiction(request, old.pins[role]) for role, request in asked.items())
+
+
 @dataclass(frozen=True)
 class Pinner:
     """Asks the sources of a project."""
@@ -73,8 +79,7 @@ class Pinner:
         for pin_key, use in sorted(uses.items()):
             asked = requests.requests(use.layer)
             old = self.task.old.layers.get(pin_key)
-            same = old is not None and old.declaration == declaration_digest(asked) and complete(asked, old.pins)
-            if old is not None and same and not self.task.options.updates(pin_key, use.name):
+            if old is not None and _answers(asked, old) and not self.task.options.updates(pin_key, use.name):
                 kept[pin_key] = replace(old, pins=with_mirrors(use.layer, old.pins))
             else:
                 wanted += [(pin_key, role, request, use.layer) for role, request in asked.items()]

@@ -17,6 +17,9 @@ from layerbuild.lockmodel import Lock
 from layerbuild.model import Content, Facts
 from layerbuild.pickles import fault, scanner
 
+_LENIENT = ", or no pickle"
+"""Ends what is said of a `.bin`: something that no `torch.load` takes may still be taken by others, by another name."""
+
 
 @contextmanager
 def screened(contents: Contents, wanted: Iterable[Content], *, tolerant: bool = True) -> Iterator[None]:
@@ -51,7 +54,8 @@ def unvouched(contents: Contents, wanted: Iterable[Content], lock: Lock) -> list
         if content.id in contents.formats.pickles:
             sha256 = contents.store.sha256_of(content) or ""
             told = (lock.files.get(sha256), contents.store.facts(sha256))
-            if not any(facts is not None and facts.pickle for facts in told):
+            lenient = contents.formats.pickles[content.id].lenient
+            if not any(facts is not None and _vouches(facts.pickle, lenient=lenient) for facts in told):
                 found.append(content)
     return found
 
@@ -74,7 +78,7 @@ def require_vouched(contents: Contents, formats: Formats, lock: Lock) -> None:
 def _screen(contents: Contents, content: Content) -> None:
     suspect, sha256 = contents.formats.pickles[content.id], contents.store.sha256_of(content) or ""
     facts = contents.store.facts(sha256)
-    if facts is not None and facts.pickle == scanner():
+    if facts is not None and facts.pickle in _verdicts(lenient=suspect.lenient):
         return
     try:
         with contents.store.file(content) as file:
@@ -89,4 +93,14 @@ def _screen(contents: Contents, content: Content) -> None:
             hint="use a safetensors file instead, or leave it out; if you trust its maker, write 'pickle: allow' into "
             "the recipe, which holds for that recipe's images only",
         )
-    contents.store.put_facts(sha256, Facts(size=size, pickle=scanner()))
+    contents.store.put_facts(sha256, Facts(size=size, pickle=_verdicts(lenient=suspect.lenient)[-1]))
+
+
+def _verdicts(*, lenient: bool) -> tuple[str, ...]:
+    """What of today's scanner is enough; the last is what it would say itself."""
+    return (scanner(), f"{scanner()}{_LENIENT}") if lenient else (scanner(),)
+
+
+def _vouches(verdict: str | None, *, lenient: bool) -> bool:
+    """Whether what some scanner said, maybe an older one, is enough."""
+    return bool(verdict) and (lenient or not str(verdict).endswith(_LENIENT))

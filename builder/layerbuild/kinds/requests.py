@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from layerbuild.model import Pin, PinRequest, canonical_json, sha256_hex
 from layerbuild.paths import unsafe_reason
 from layerbuild.schema import Fetch, FilesLayer, FileSpec, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
+
+_COMMIT = re.compile(r"@([0-9a-fA-F]{40})(?:/|$)")
 
 MODEL = "model"
 SNAPSHOT = "snapshot"
@@ -98,6 +101,30 @@ def complete(asked: Mapping[str, PinRequest], pins: Collection[str]) -> bool:
     return set(asked) <= set(pins) and all(role in asked or _follows(role, asked) for role in pins)
 
 
+def contradiction(request: PinRequest, pin: Pin) -> str | None:
+    """Why a pin, whatever its declaration's digest says, cannot be what was asked for; None if it can."""
+    contents = [file.content for file in pin.files]
+    if request.sha256 and [content.sha256 for content in contents] != [request.sha256.lower()]:
+        return "another sha256"
+    if request.size is not None and any(content.size not in (None, request.size) for content in contents):
+        return "another size"
+    commit = _COMMIT.search(request.uri)
+    if commit is not None and pin.revision not in (None, commit[1].lower()):
+        return "another commit"
+    return None if _same_place(request.uri, pin.source) else "another source"
+
+
+def _same_place(uri: str, pinned: str) -> bool:
+    """Whether a source and its pin are of one repository, or are one address."""
+    scheme, place = uri.partition(":")[0].lower(), pinned.rpartition("@")[0]
+    if scheme.startswith("git+"):
+        return _repository_of(uri.rpartition("@")[0]) == _repository_of(place)
+    if scheme == "hf":
+        wanted, place = uri.replace("hf://models/", "hf://"), pinned.partition("@")[0]
+        return wanted == place or wanted.startswith((f"{place}@", f"{place}/"))
+    return uri == pinned if scheme in ("file", "http", "https") else pinned.startswith(f"{scheme}:")
+
+
 def _follows(role: str, asked: Mapping[str, PinRequest]) -> bool:
     """Whether a pin may have come of a webui's tree: as a checkout that it names, or as a submodule."""
     webui = asked.get(WEBUI)
@@ -142,7 +169,7 @@ def with_mirrors(layer: Layer, pins: Mapping[str, Pin]) -> dict[str, Pin]:
     }
 
 
-def declaration_digest(asked: dict[str, PinRequest]) -> str:
+def declaration_digest(asked: Mapping[str, PinRequest]) -> str:
     """Digest of what was asked for: a declaration keeps its pins for as long as this stays the same.
 
     A new file name, a new mode, a mirror or a header moves no pin, so they are not part of it.

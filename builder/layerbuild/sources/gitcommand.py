@@ -21,7 +21,7 @@ from layerbuild.sources.base import words
 
 _KEPT = frozenset(
     (
-        *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"),
+        *("PATH", "TMPDIR", "LD_LIBRARY_PATH"),
         *("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
         *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     )
@@ -177,6 +177,8 @@ def _environment(environ: Mapping[str, str], protocol: str | None) -> dict[str, 
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_TERMINAL_PROMPT": "0",
+        # Set, or libcurl asks the user database, and gives what .netrc says by default to whoever asks for a login.
+        "HOME": "/dev/null",
         "LC_ALL": "C",
         "SSH_ASKPASS": "/bin/false",
     }

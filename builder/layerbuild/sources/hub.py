@@ -27,6 +27,8 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 _LARGEST_LISTING = 64 * 1024 * 1024
 """Bytes of one answer, and of all pages of a listing together."""
+_MOST_PAGES = 5000
+"""Of 1,000 files each."""
 
 _RELIABLE = 50_000
 """Files up to which `siblings` names all of them; the real clients hold it to the same number."""
@@ -84,12 +86,15 @@ class Hub:
         start = f"{self._api(repository)}/tree/{commit}"
         listing = hublisting.Listing(what)
         query: str | None = urlencode({"recursive": "true"})
-        left = _LARGEST_LISTING
+        left, pages = _LARGEST_LISTING, 0
         while query is not None:
             body, headers = page(self._remote(repository, f"{start}?{query}", what, None), limit=left)
             left -= len(body)
+            pages += 1
             hublisting.add_page(listing, body)
             query = _next_query(f"{start}?{query}", headers.get("Link", ""))
+            if pages >= _MOST_PAGES and query is not None:
+                raise listing.nonsense(f"it has more than {_MOST_PAGES} pages")
         return listing.complete()
 
     def _api(self, repository: Repository) -> str:

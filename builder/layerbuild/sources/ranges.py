@@ -102,7 +102,7 @@ class Place:
         """An answer with a part of the file, or whatever its own address has to say.
 
         Args:
-            headers: `Authorization` among them goes to the origin of that address only.
+            headers: to another origin than that of the address, only those of `http.CARRIED` go.
 
         Raises:
             Unreachable: no answer.
@@ -120,7 +120,7 @@ class Place:
 
     def _at(self, found: str, headers: Mapping[str, str]) -> requests.Response | None:
         elsewhere = addresses.origin(found) != addresses.origin(self._url)
-        sent = {k: v for k, v in headers.items() if not (elsewhere and k.lower() == "authorization")}
+        sent = {k: v for k, v in headers.items() if not elsewhere or k.lower() in http.CARRIED}
         try:
             response = self._client.request("GET", found, headers=sent, follow=False, retries=0)
         except Unreachable:
