@@ -106,6 +106,7 @@ def test_a_redirect_within_an_origin_keeps_credentials(web: Web, http_client: Cl
         "http://host:port/",
         "http://127.0.0.1:99999/",
         "http://[::1",
+        "http://elsewhere.example\\@127.0.0.1/",  # one reader sees the host before, the other the one behind
     ],
 )
 def test_redirects_to_nowhere_are_errors(web: Web, http_client: Client, location: str) -> None:

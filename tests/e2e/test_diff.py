@@ -128,3 +128,14 @@ def test_errors(built: Project, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.yaml"
     damaged.write_text("version: 9\n")
     built.run("diff", str(damaged), check=False).failed(2, "version 9")
+
+
+def test_what_is_believed_and_has_changed(built: Project) -> None:
+    text = built.lockfile.read_text()
+    (key, receipt), *_ = built.lock["receipts"].items()
+    other = "sha256:" + "0" * 64
+    built.write({"lockfile.yaml": text.replace(receipt["diff_id"], other)})
+    told = built.run("diff").out
+    assert f"~ receipt {key[:16]}" in told and "diffID" in told and "nothing moved" not in told
+    (found,) = built.run("diff", "--json").json["believed"]
+    assert found["name"] == f"receipt {key[:16]}"

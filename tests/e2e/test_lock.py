@@ -10,6 +10,7 @@ import yaml
 from e2e.readers import sha256
 from fixtures.hub import Hub
 from fixtures.project import BIG, Project, safetensors
+from fixtures.web import Web
 
 _MODEL = safetensors(BIG, {"format": "pt"}, seed=4)
 _LORA = safetensors(BIG, {"ss_output_name": "ink"}, seed=5)
@@ -153,3 +154,31 @@ def test_fetch_happens_once(locked: Project, hub: Hub) -> None:
     locked.run("push", "oci:out")
     locked.run("build")
     assert len(hub.requests) == asked
+
+
+def test_a_pin_that_is_not_what_was_declared(project: Project, web: Web) -> None:
+    """Whoever changes the lock alone changes nothing unseen, and adds no header that reads the environment."""
+    good, evil = (web.route(f"/{name}", _MODEL) for name in ("good", "evil"))
+    declared = f"source: '{good}', filename: x.safetensors, sha256: '{sha256(_MODEL)}'"
+    layer = f"sd: {{kind: model, type: checkpoint, {declared}}}\n"
+    single = "name: single\nwebui: {root: /webui}\nlayers: [sd]\ntags: [v1]\n"
+    project.write({"layers/all.yaml": layer, "recipes/single.yaml": single})
+    project.run("lock")
+    text = project.lockfile.read_text()
+    line = next(line for line in text.splitlines() if line.strip().startswith("source: "))
+    header = line.replace(line.strip(), "headers: {X-Leak: '${SECRET}'}")
+    for changed, words in (
+        (text.replace(good, evil), "another source"),
+        (text.replace(line, f"{line}\n{header}"), "other mirrors or headers"),
+    ):
+        assert changed != text
+        project.write({"lockfile.yaml": changed})
+        for command in (["lock", "--check"], ["build"]):
+            project.run(*command, check=False, env={"SECRET": "x"}).failed(3, words)
+        project.run("lock")
+        assert project.lockfile.read_text() == text
+    assert not any("x-leak" in asked.headers for asked in web.requests)
+
+
+def test_update_takes_no_image(locked: Project) -> None:
+    locked.run("lock", "--update", "worker", check=False).failed(2, "no recipe uses a layer or base called 'worker'")

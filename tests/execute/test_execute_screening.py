@@ -173,3 +173,29 @@ def test_check_looks_again(works: Works) -> None:
     layers = [layer for image in checker.learnt(images) for layer in image.layers if layer.instance]
     found = Rebuilder(packer=checker.packer, lock=forged).run(layers)
     assert any("os.system" in problem for layer in found for problem in layer.problems)
+
+
+def test_policy_that_changes_is_asked_again(works: Works) -> None:
+    works.write("sd.ckpt", _EVIL)
+    _, lock = _build(works, _LAYERS, _RECIPE + "pickle: allow\n")
+    assert lock.receipts
+    _only(_build(works, _LAYERS, _RECIPE, lock)[0])
+
+
+def test_verdicts_of_every_kind_of_layer_are_recorded(works: Works) -> None:
+    works.write("x.pt", _GOOD)
+    _, lock = _build(works, "sd: {kind: files, files: {/opt/x.pt: file:x.pt}}\n", _RECIPE)
+    assert lock.files[sha256(_GOOD)].pickle == scanner()
+
+
+def test_what_may_be_anything_is_looked_at_again_by_another_name(works: Works) -> None:
+    data = b"\xff" * 1000
+    works.write("x.bin", data)
+    built, lock = _build(works, "sd: {kind: files, files: {/opt/x.bin: file:x.bin}}\n", _RECIPE)
+    assert not built.failed and lock.files[sha256(data)].pickle != scanner()
+    works.write("x.joblib", data)
+    layers = "sd: {kind: files, files: {/opt/x.joblib: file:x.joblib}}\n"
+    images = works.images(layers, _RECIPE)
+    # The verdict in the lock and in the store are of the same bytes.
+    again = replace(works.lock(images), files=lock.files)
+    _only(works.builder(images, again).run(images))

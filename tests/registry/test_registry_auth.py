@@ -254,3 +254,16 @@ def test_a_token_server_in_trouble_is_not_a_wrong_password(token_registry: Token
     with pytest.raises(DestinationError) as caught:
         client(token_registry).head_blob(f"{token_registry.prefix}/public/a", MemoryBlob(b"x").digest)
     assert not isinstance(caught.value, LoginRequired)
+
+
+def test_a_long_challenge_is_cut() -> None:
+    assert parse_challenge("Bearer " + "a" * 300_000) == Challenge(scheme="bearer")
+    assert parse_challenge('Bearer realm="https://a",' + "b" * 300_000) == Challenge(scheme="bearer", realm="https://a")
+
+
+@pytest.mark.parametrize("seconds", ["1" + "0" * 400, "NaN", "-5", "3600.5", "Infinity", '"x"', "true"])
+def test_lives_of_tokens_that_make_no_sense(token_registry: TokenFront, seconds: str) -> None:
+    body = f'{{"token": "t", "expires_in": {seconds}}}'.encode()
+    token_registry.rule("GET", "^/token$", 200, body=body, times=5)
+    with pytest.raises(LoginRequired):
+        client(token_registry).head_blob(f"{token_registry.prefix}/private/a", MemoryBlob(b"x").digest)

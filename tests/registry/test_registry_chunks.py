@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from fixtures.registry import MemoryBlob, digest_of
+from fixtures.registry import Front, MemoryBlob, digest_of
 from fixtures.specregistry import SpecRegistry
 from layerbuild import http
 from layerbuild.destinations.registry import RegistryDestination
@@ -17,6 +18,7 @@ from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.limits import Limits
 from layerbuild.registry.manners import SHORTEST, Manners
 from layerbuild.registry.sending import Stream
+from layerbuild.registry.sessions import Forgetful
 from layerbuild.store.database import Database
 
 QUICK = http.Policy(retries=2, backoff=0.001)
@@ -384,3 +386,24 @@ def test_manners_without_a_memory() -> None:
     one.no_streams(certain=True)
     assert not one.streams
     assert Manners("registry.example.com").streams
+
+
+def test_where_a_session_is_is_remembered_after_each_chunk(registry: Front) -> None:
+    told = list[str]()
+
+    class Held(Forgetful):
+        def put(self, location: str) -> None:
+            told.append(location)
+
+    class Memory(Forgetful):
+        @contextmanager
+        def held(self, host: str, repository: str, digest: str, *, anywhere: bool = False) -> Iterator[Held]:
+            yield Held()
+
+    here = RegistryClient(registry.host, client=http.Client(QUICK), environ={}, sessions=Memory())
+    here.manners.takes(4 * MIB)
+    source = Source(DATA * 2)
+    here.upload_blob(f"{registry.prefix}/a", source, advance=ignore)
+    assert here.head_blob(f"{registry.prefix}/a", source.digest) == source.size
+    assert len(registry.requests("PATCH")) == 5
+    assert len(told) == 6 and len(set(told)) == 6, "docker-registry's address changes with each"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import faultproxy as faults
+from fixtures.faultproxy import FaultProxy
 from fixtures.registry import Front, Image, MemoryBlob, digest_of, docker_config, make_image
 from layerbuild import http
 from layerbuild.errors import (
@@ -18,6 +20,7 @@ from layerbuild.errors import (
     NotFound,
     SourceError,
 )
+from layerbuild.registry import answers
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, MANIFESTS
@@ -567,3 +570,26 @@ def test_memory_does_not_grow_with_a_blob(registry: Front) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 16 << 20
+
+
+def test_what_the_body_of_a_good_answer_does_is_no_news(registry: Front) -> None:
+    here, repository = client(registry), f"{registry.prefix}/a"
+    registry.rule("PUT", "/blobs/uploads/", 201, body=b"x" * 100_000)
+    here.upload_blob(repository, MemoryBlob(b"data"), advance=lambda amount: None)
+    assert len(registry.requests("PUT", "/blobs/uploads/")) == 1 and not registry.requests("DELETE", "")
+
+
+def test_a_manifest_that_breaks_off_is_asked_for_again(registry: Front, proxied: FaultProxy) -> None:
+    image = make_image([])
+    repository = f"{registry.prefix}/a"
+    here = client(registry)
+    for blob in image.blobs:
+        here.upload_blob(repository, blob, advance=lambda amount: None)
+    here.put_manifest(repository, "1", image.media_type, image.manifest)
+    proxied.on("GET", "/manifests/", faults.cut_answer(20), times=2)
+    through = RegistryClient(proxied.host, client=http.Client(http.Policy(retries=2, backoff=0.001)), environ={})
+    assert through.get_manifest(repository, "1", accept=[image.media_type])[1] == image.manifest
+
+
+def test_the_words_of_a_refusal_are_cut_before_they_are_looked_at() -> None:
+    assert len(answers.clean("a" * 3_000_000)) == 300

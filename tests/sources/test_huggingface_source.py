@@ -546,3 +546,12 @@ def test_any_address_is_parsed_or_refused(text: str) -> None:
         return
     again = parse(address.at(COMMIT))
     assert (again.repository, again.revision, again.path) == (address.repository, COMMIT, address.path)
+
+
+def test_a_listing_of_pages_without_files_has_an_end(
+    at_hub: Context, hub: Hub, large: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerbuild.sources.hub._MOST_PAGES", 5)
+    _pages(hub, large, *(Answer(body=b"[]", headers={"Link": f"<?cursor={n}>; rel=next"}) for n in range(9)))
+    with pytest.raises(SourceError, match="makes no sense"):
+        resolve(at_hub, "hf://org/large")

@@ -195,3 +195,16 @@ def test_a_server_that_goes_away(context: Context) -> None:
         next(chunks)
     with pytest.raises(Unreachable):
         list(chunks)
+
+
+def test_headers_stay_at_their_origin(
+    context: Context, web: Web, elsewhere: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = web.route("/file", Answer(status=302, headers={"Location": elsewhere.route("/there", _DATA)}))
+    content = Content(size=len(_DATA), sha256=_SHA256)
+    pin = Pin(source=url, files=(PinnedFile(path="x", content=content),), headers=(("PRIVATE-TOKEN", "${TOKEN}"),))
+    known = replace(context, environ={**context.environ, "TOKEN": "secret-value"})
+    assert b"".join(source_for(url, known).open(pin, pin.files[0])) == _DATA
+    assert web.requests[0].headers["private-token"] == "secret-value"
+    assert len(elsewhere.requests) > 10
+    assert not any("secret-value" in asked.headers.values() for asked in elsewhere.requests)
