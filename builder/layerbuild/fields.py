@@ -63,6 +63,23 @@ def _mirror(value: str) -> str:
     return value
 
 
+def _requirement(value: str) -> str:
+    """A line of uv's input: one requirement, and no option or file name, which other lines can be."""
+    if not value.isprintable() or not value[:1].isalnum() or len(value) > 2000:
+        raise ValueError(f"{value[:200]!r} is no requirement: write NAME, NAME==VERSION or NAME @ ADDRESS")
+    return value
+
+
+def _index(value: str) -> str:
+    name, equals, address = value.partition("=")
+    address = address if equals and name.replace("-", "").replace("_", "").isalnum() else value
+    if not address.startswith(("https://", "http://")) or not value.isprintable() or " " in value:
+        raise ValueError(f"an index is https://..., or NAME=https://..., and not {address[:100]!r}")
+    if "@" in address.partition("://")[2].partition("/")[0] or "?" in address:
+        raise ValueError("an index's address has no login in it: name the index, and set UV_INDEX_NAME_PASSWORD")
+    return value
+
+
 _ABSOLUTE = r"^/"
 _HEX64 = r"^[0-9a-f]{64}$"
 _HEX40 = r"^[0-9a-f]{40}$"
@@ -72,6 +89,10 @@ _CHECKOUT = r"^([A-Za-z0-9][A-Za-z0-9._+-]*|\*)$"
 _ENV_NAME = r"^[^=\x00]+$"
 _REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
+_PYTHON = r"^3\.[0-9]{1,2}$"
+_PYTHON_PLATFORM = r"^[a-z0-9][a-z0-9_-]*$"
+_PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$"
 
 MEANINGS = {
     _ABSOLUTE: "an absolute path, which begins with '/'",
@@ -83,6 +104,10 @@ MEANINGS = {
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
     _PLATFORM: "os/architecture, like linux/amd64",
+    _PYTHON: "a version of Python in quotes, like '3.10'",
+    _PYTHON_PLATFORM: "a platform as uv's --python-platform names it, like x86_64-manylinux_2_28",
+    _PACKAGE: "the name of a package",
+    _TIMESTAMP: "a date in quotes, like '2026-01-31', or a time in RFC 3339",
     NAME: "the name of a header",
 }
 """What each pattern means, in words for messages."""
@@ -102,5 +127,11 @@ Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
 HeaderName = Annotated[str, StringConstraints(pattern=NAME)]
 Mirror = Annotated[str, AfterValidator(_mirror)]
+PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
+PythonPlatform = Annotated[str, StringConstraints(pattern=_PYTHON_PLATFORM)]
+PackageName = Annotated[str, StringConstraints(pattern=_PACKAGE)]
+Timestamp = Annotated[str, StringConstraints(pattern=_TIMESTAMP)]
+Requirement = Annotated[str, AfterValidator(_requirement)]
+IndexAddress = Annotated[str, AfterValidator(_index)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Scalar = str | int | float | bool

@@ -18,6 +18,7 @@ from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
+from layerbuild.pythonuse import PythonUses
 from layerbuild.render import has_markup, render_data, render_file, strings
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe, WebuiLayer
 from layerbuild.targets import (
@@ -73,6 +74,7 @@ class _Expander:
         self.project = project
         self.problems: list[Problem] = []
         self._cache: dict[tuple[str, str], LayerUse | None] = {}
+        self._python = PythonUses()
 
     def recipe(self, document: Document) -> Iterator[tuple[ImageDeclaration, ...]]:
         """The images of each choice of the matrix, one for each platform."""
@@ -150,7 +152,7 @@ class _Expander:
         if recipe is None:
             return None
         self._check_texts(name, recipe, report)
-        uses = self._uses(recipe, document, context)
+        uses = self._python.settled(self._uses(recipe, document, context), platform, self.problems)
         target = self._finish_target(recipe, target, uses, report)
         if len(self.problems) > before:
             return None

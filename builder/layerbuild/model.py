@@ -115,6 +115,36 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PythonRequest:
+    """What a declaration asks of indexes of Python packages.
+
+    Attributes:
+        requirements, constraints: as pip writes them (PEP 508).
+        tree: git source of a tree that has a file of further requirements; None without.
+        file: that file's path in the tree.
+        tree_mirrors: other addresses of the tree's repository. They move no pin.
+        indexes: addresses that are asked before the usual index, each as `URL` or `NAME=URL`.
+        index_strategy: which of the indexes that have a package counts (uv's `--index-strategy`).
+        exclude_newer: time after which nothing counts as published; None for now.
+        python: version that the packages are for, `3.X`.
+        platform: that they are for (uv's `--python-platform`).
+        build: names of packages that may be built from source.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    tree: str | None = None
+    file: str | None = None
+    tree_mirrors: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    index_strategy: str = "first-index"
+    exclude_newer: str | None = None
+    python: str
+    platform: str
+    build: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PinRequest:
     """What a declaration asks of a source.
 
@@ -128,6 +158,7 @@ class PinRequest:
         submodules: paths or globs of submodules that are pinned as well (git).
         lfs_pointers: paths or globs of Git LFS pointers that may stay pointers (git).
         repositories: whether the checkouts that a webui's tree names are pinned as well (git).
+        python: packages to choose; each becomes a pin of its own.
     """
 
     uri: str
@@ -140,6 +171,7 @@ class PinRequest:
     submodules: tuple[str, ...] = ()
     lfs_pointers: tuple[str, ...] = ()
     repositories: bool = False
+    python: PythonRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from layerbuild.baseimage import open_base
 from layerbuild.cli import options
 from layerbuild.cli.display import make_progress, print_json, size
 from layerbuild.cli.workspace import Workspace
-from layerbuild.compose import ComposedImage, environment
+from layerbuild.compose import ComposedImage, environment, programs
 from layerbuild.errors import LayerbuildError, LockError, UsageError
 from layerbuild.execute.build import Builder
 from layerbuild.image import config_json
@@ -137,7 +137,7 @@ def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Re
         parts += [BlobPart(blobs, descriptor) for descriptor in base.layers]
     parts += _described(builder, image)
     recipe = image.declaration.recipe
-    config = json.loads(config_json(recipe, environment(image), base, []))
+    config = json.loads(config_json(recipe, environment(image), base, [], programs(image)))
     locked = builder.lock.images.get(image.name)
     view = put_together(
         reference=image.title,

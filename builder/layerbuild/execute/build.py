@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
+from layerbuild.compose import MAX_LAYERS, ComposedImage, environment, programs
 from layerbuild.errors import LayerbuildError, ProjectError, raise_failed
 from layerbuild.execute.contents import Contents
 from layerbuild.execute.pack import Outlet, Packer
@@ -61,7 +61,7 @@ class BuiltImage:
     def config(self) -> bytes:
         """The config's bytes."""
         recipe, layers = self.composed.declaration.recipe, [made for _, made in self.layers]
-        return config_json(recipe, environment(self.composed), self.base, layers)
+        return config_json(recipe, environment(self.composed), self.base, layers, programs(self.composed))
 
     @cached_property
     def config_descriptor(self) -> Descriptor:

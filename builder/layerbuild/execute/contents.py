@@ -11,6 +11,7 @@ from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
+from layerbuild.execute.wheelhouse import Place, Wheelhouse
 from layerbuild.formats import Formats
 from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, sha256_hex
@@ -24,6 +25,7 @@ from layerbuild.webui.safetensors import MAX_HEADER, PREFIX, invalid
 
 if TYPE_CHECKING:
     from layerbuild.sources.git import GitSource
+    from layerbuild.wheels.inspection import Wheel
 
 
 Passing = Generator[bytes, None, Content]
@@ -47,6 +49,7 @@ class Contents:
         self._context = context
         self._progress = progress
         self._origins = Origins(lock, context)
+        self.wheelhouse = Wheelhouse(store)
         self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
@@ -76,6 +79,17 @@ class Contents:
             self._fetch_document(sha256)
         return self.store.document(sha256)
 
+    def wheel(self, sha256: str) -> Wheel:
+        """What is in a wheel. It is fetched if nobody has looked into it on this machine.
+
+        Raises:
+            SourceError: it cannot be had, or is no wheel.
+            StoreError, LockError: as `open`.
+        """
+        content = Content(size=None, sha256=sha256)
+        pinned = self.origin(content).file
+        return self.wheelhouse.wheel(pinned.content, pinned.path, lambda: self.ensure([content]))
+
     # --- bytes ---------------------------------------------------------------------------------------
 
     def open(self, content: Content, offset: int = 0) -> Iterator[bytes]:
@@ -87,6 +101,9 @@ class Contents:
             StoreError: they cannot be read or kept.
             LockError: the lock does not say where they come from.
         """
+        if self._inside(content):
+            yield from _from(offset, self.verified(content))
+            return
         if not offset and not self.store.has(content):
             yield from self._arriving(content)
             return
@@ -110,14 +127,23 @@ class Contents:
         """
         if offset:
             yield from self.open(content, offset)
+        elif (place := self._inside(content)) is not None:
+            self.ensure([place.archive])
+            yield from self.wheelhouse.read(place, content)
         elif self.store.has(content):
             yield from self._valid(content, lambda scan: self.store.verified(content, scan))
         else:
             yield from self._arriving(content)
 
+    def _inside(self, content: Content) -> Place | None:
+        """Where a content lies that is part of an archive, and no file of the store."""
+        place = self.wheelhouse.place(content)
+        return place if place is not None and not self.store.has(content) else None
+
     def missing(self, contents: Iterable[Content]) -> list[Content]:
-        """Those that are not on this machine, each once."""
-        unique = {content.id: content for content in contents}
+        """Those that are not on this machine, each once; of what is part of an archive, the archive."""
+        places = ((self._inside(content), content) for content in contents)
+        unique = {(place.archive if place else c).id: place.archive if place else c for place, c in places}
         return [content for content in unique.values() if not self.store.has(content)]
 
     def learn(self, content: Content) -> None:
@@ -302,6 +328,14 @@ class Contents:
 
     def _git(self, pin: Pin) -> GitSource:
         return cast("GitSource", source_for(pin.source, self._context))
+
+
+def _from(offset: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What follows after `offset` bytes."""
+    for chunk in chunks:
+        if offset < len(chunk):
+            yield chunk[offset:]
+        offset = max(0, offset - len(chunk))
 
 
 def read_exactly(chunks: Iterator[bytes], length: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from layerbuild.kinds import files, gittree, hashcache, huggingface, links, weights
+from layerbuild.kinds import files, gittree, hashcache, huggingface, links, python, weights
 from layerbuild.kinds.base import Json, Knowledge
 from layerbuild.model import Entry, Instance
 
@@ -19,6 +19,7 @@ _DESCRIBE: dict[str, Callable[[Json, Knowledge], list[Entry]]] = {
     files.KIND: files.describe,
     links.KIND: lambda inputs, _: links.describe(inputs),
     hashcache.KIND: hashcache.describe,
+    python.KIND: python.describe,
 }
 
 
@@ -64,4 +65,6 @@ def outer_paths(instance: Instance) -> list[str]:
         return [inputs["path"]]
     if instance.kind == huggingface.KIND:
         return [f"{inputs['home']}/hub/x"]
+    if instance.kind == python.KIND:
+        return [f"{inputs['prefix']}/x"]
     return []

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from layerbuild.errors import SourceError
 from layerbuild.model import Content, Entry, Instance, Target, canonical_json
 from layerbuild.paths import parents
+from layerbuild.wheels.inspection import Wheel
 
 WEIGHTS = "opt/weights/sha256"
 """Where every weights layer puts its files, whatever the image."""
@@ -26,6 +27,13 @@ class Knowledge(Protocol):
 
         Raises:
             LayerbuildError: it is not on this machine.
+        """
+
+    def wheel(self, sha256: str) -> Wheel:
+        """What is in a wheel.
+
+        Raises:
+            LayerbuildError: nobody has looked into it on this machine.
         """
 
 

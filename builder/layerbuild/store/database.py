@@ -29,11 +29,12 @@ CREATE TABLE IF NOT EXISTS local_files (
     ctime_ns INTEGER, seen_ns INTEGER);
 CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
 CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
+CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 """
 
-_VERSION = 2
+_VERSION = 3
 """Of the tables above."""
 
 _WEEK = 7 * 24 * 3600
@@ -123,6 +124,15 @@ class Database:
         for blob in receipt.blobs:
             values = (receipt.diff_id, blob.encoding, blob.digest, blob.size)
             self.query("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)", *values)
+
+    def derived(self, name: str) -> str | None:
+        """sha256 of what was made here of something else, by what it was made of, and how."""
+        rows = self.query("SELECT sha256 FROM derived WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def put_derived(self, name: str, sha256: str) -> None:
+        """Remember what was made; it is in the store."""
+        self.query("INSERT OR REPLACE INTO derived VALUES (?, ?)", name, sha256)
 
     def forget_blobs(self, key_prefix: str) -> None:
         """Forget how the layers whose keys begin with these 16 digits were compressed."""
