@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
+from layerbuild.execute.compiled import CompiledWheels
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
 from layerbuild.execute.wheelhouse import Place, Wheelhouse
@@ -50,6 +51,7 @@ class Contents:
         self._progress = progress
         self._origins = Origins(lock, context)
         self.wheelhouse = Wheelhouse(store)
+        self.compiled = CompiledWheels(self.wheelhouse, progress)
         self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
@@ -89,6 +91,17 @@ class Contents:
         content = Content(size=None, sha256=sha256)
         pinned = self.origin(content).file
         return self.wheelhouse.wheel(pinned.content, pinned.path, lambda: self.ensure([content]))
+
+    def bytecode(self, sha256: str, prefix: str, python: str) -> Mapping[str, Content]:
+        """The bytecode of a wheel's modules, by path below the absolute `prefix`. Made if it never was, of the wheel,
+        which is then fetched.
+
+        Raises:
+            BytecodeError: no Python of that version is here, or a module cannot be compiled.
+            SourceError, StoreError, LockError: as `open`.
+        """
+        wheel, content = self.wheel(sha256), self.origin(Content(size=None, sha256=sha256)).file.content
+        return self.compiled.of(wheel, content, prefix, python, lambda: self.ensure([content]))
 
     # --- bytes ---------------------------------------------------------------------------------------
 

@@ -36,6 +36,13 @@ class Knowledge(Protocol):
             LayerbuildError: nobody has looked into it on this machine.
         """
 
+    def bytecode(self, sha256: str, prefix: str, python: str) -> Mapping[str, Content]:
+        """The bytecode of a wheel's modules, by its path below the absolute `prefix`; for Python `3.X`.
+
+        Raises:
+            LayerbuildError: it cannot be made on this machine.
+        """
+
 
 class Canonical(str):
     """Canonical JSON of a value. As an item of a list of an instance's inputs it stands for that value, and is

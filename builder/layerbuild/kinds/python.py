@@ -63,8 +63,10 @@ def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
     for sha256 in inputs["wheels"]:
         wheel = knowledge.wheel(sha256)
         files = installed(wheel, prefix=f"/{prefix}", python=python)
-        for file in files:
-            entry = _entry(file, prefix, ids)
+        made = [_entry(file, prefix, ids) for file in files]
+        if inputs["bytecode"] != "none":
+            made += _compiled(knowledge.bytecode(sha256, f"/{prefix}", python), prefix, ids)
+        for entry in made:
             other = entries.setdefault(entry.path, entry)
             if other is not entry and not same(other, entry):
                 raise clash(entry.path, owners.get(entry.path), wheel.name)
@@ -97,6 +99,14 @@ def _entry(file: Installed, prefix: str, ids: Mapping[str, int]) -> Entry:
         uid=ids["uid"],
         gid=ids["gid"],
     )
+
+
+def _compiled(found: Mapping[str, Content], prefix: str, ids: Mapping[str, int]) -> list[Entry]:
+    uid, gid = ids["uid"], ids["gid"]
+    return [
+        Entry(path=f"{prefix}/{path}", type="file", mode=0o644, content=content, uid=uid, gid=gid)
+        for path, content in found.items()
+    ]
 
 
 def _environment(inputs: Json) -> Iterator[Entry]:
