@@ -32,4 +32,5 @@ pytest_plugins = [
     "fixtures.scene",
     "fixtures.cluster",
     "fixtures.container",
+    "fixtures.pythonbase",
 ]

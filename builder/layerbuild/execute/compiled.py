@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
 from layerbuild.bytecode import Compiler, cached_path, find
-from layerbuild.execute.wheelhouse import Wheelhouse
+from layerbuild.execute.wheelhouse import Place, Wheelhouse
 from layerbuild.model import Content, canonical_json, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.wheels.inspection import Wheel
@@ -53,14 +53,16 @@ class CompiledWheels:
                 fetch()
                 sources = [f for f in installed(wheel, prefix=prefix, python=python) if f.importable]
                 with tempfile.TemporaryFile(dir=self._wheelhouse.temporary) as file:
-                    left = self._compile(file, sources, wheel, prefix, python)
+                    left = self._compile(file, sources, wheel, content, prefix, python)
                     found = self._wheelhouse.keep(f"bytecode {name}", file)
                 if left:
                     self._progress.note(f"{wheel.name}: no valid Python, and left as they are: {_shown(left)}")
             self._made[name] = found
         return found
 
-    def _compile(self, file: IO[bytes], sources: list[Installed], wheel: Wheel, prefix: str, python: str) -> list[str]:
+    def _compile(
+        self, file: IO[bytes], sources: list[Installed], wheel: Wheel, content: Content, prefix: str, python: str
+    ) -> list[str]:
         """Writes the archive; returns the paths of what does not compile."""
         left = []
         with (
@@ -71,10 +73,9 @@ class CompiledWheels:
 
             def read() -> Iterator[tuple[bytes, str]]:
                 for source in sources:
-                    content = Content(size=source.size, sha256=source.sha256)
-                    place = self._wheelhouse.place(content)
-                    assert place is not None
-                    yield b"".join(self._wheelhouse.read(place, content)), f"{prefix}/{source.path}"
+                    place = Place(archive=content, path=source.member or "", name=wheel.stem)
+                    wanted = Content(size=source.size, sha256=source.sha256)
+                    yield b"".join(self._wheelhouse.read(place, wanted)), f"{prefix}/{source.path}"
 
             for source, compiled in zip(sources, compiler.compile_all(read()), strict=True):
                 task.advance(source.size)

@@ -14,12 +14,13 @@ from pathlib import Path
 from layerbuild import addresses
 from layerbuild.errors import AccessDenied, NotFound, SourceError, Unreachable, UsageError
 from layerbuild.sources.base import words
+from layerbuild.tls import BUNDLES
 
 _KEPT = frozenset(
     (
         *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "UV_CACHE_DIR", "NETRC"),
         *("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "UV_KEYRING_PROVIDER"),
+        *("SSL_CERT_DIR", "SSL_CLIENT_CERT", "UV_SYSTEM_CERTS", "UV_KEYRING_PROVIDER"),
     )
 )
 """Variables that reach uv, besides logins for indexes."""
@@ -66,6 +67,10 @@ def run(environ: Mapping[str, str], *arguments: str, directory: Path, what: str)
     """
     command = [_program(), *arguments, "--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]
     environment = {k: v for k, v in environ.items() if k in _KEPT or _LOGIN.fullmatch(k)}
+    trusted = next((environ[name] for name in BUNDLES if environ.get(name)), None)
+    if trusted is not None:
+        # The certificates that layerbuild itself trusts.
+        environment["SSL_CERT_FILE"] = trusted
     try:
         done = subprocess.run(
             command,
