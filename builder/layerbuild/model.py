@@ -83,6 +83,8 @@ class Pin:
         headers: names and values to send to the source's own server, with `${VARIABLE}` for secrets.
         blob: digest of the OCI blob that has the file within a tar; None where a blob is the file.
         offset: bytes of that tar, unpacked, before the file.
+        constraints: what versions the build requirements of a wheel may have, where it was built from source; its
+            `version` is that of the Python that builds it, and its `date` when these were chosen.
     """
 
     source: str
@@ -98,6 +100,7 @@ class Pin:
     headers: tuple[tuple[str, str], ...] = ()
     blob: str | None = None
     offset: int | None = None
+    constraints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from layerbuild.execute.screening import require_vouched
 from layerbuild.formats import formats
 from layerbuild.image import CONFIG, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
+from layerbuild.kinds import python
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
 from layerbuild.lockmerge import merge_facts
@@ -181,9 +182,14 @@ class Builder:
         if failed:
             selected = [image for image in selected if image.name not in failed]
             composed = tuple(image for image in composed if image.name not in failed)
+        doubtful = [image for image in composed if not self._all_known(image)]
+        failed |= self._clashing(doubtful)
+        composed = tuple(image for image in composed if image.name not in failed)
+        selected = [image for image in selected if image.name not in failed]
         self.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
         self.packer.outlet = self.outlet_for(composed) if self.outlet_for else None
         made = self._make(composed, {})
+        clashing = self._clashing(doubtful)
         unlearnt: Mapping[str, LayerbuildError] = {}
         if self.contents.wanted:
             unlearnt = self.learn([image for image in composed if not _failed(image, made)])
@@ -194,10 +200,29 @@ class Builder:
         images = []
         for image in composed:
             try:
+                if image.name in clashing:
+                    raise clashing[image.name]
                 images.append(self._image(image, made, fetched, unlearnt))
             except LayerbuildError as error:  # noqa: PERF203  # once per image
                 failed[image.name] = error
         return Built(images=tuple(images), failed=failed)
+
+    def _all_known(self, image: ComposedImage) -> bool:
+        """Whether all its layers of Python packages were made before: then they were also held against each other."""
+        return all(self.packer.known(layer) is not None for layer in image.layers if layer.kind == python.KIND)
+
+    def _clashing(self, images: Iterable[ComposedImage]) -> dict[str, LayerbuildError]:
+        """Images of which two packages write one path, as far as it is known here what is in them."""
+        found: dict[tuple[str, ...], LayerbuildError | None] = {}
+        failed = {}
+        for image in images:
+            layers = [layer.instance for layer in image.layers if layer.instance and layer.kind == python.KIND]
+            keys = tuple(layer.key for layer in layers)
+            if len(layers) > 1 and keys not in found:
+                found[keys] = python.clash_between(layers, self.contents, self.contents.wheelhouse.is_known)
+            if (error := found.get(keys)) is not None:
+                failed[image.name] = error
+        return failed
 
     def _make(self, composed: Sequence[ComposedImage], made: Made) -> Made:
         """`made`, and every layer beyond it."""

@@ -44,21 +44,25 @@ class CompiledWheels:
             BytecodeError: no Python of that version is here, or a module cannot be compiled.
             SourceError, StoreError: the wheel cannot be read.
         """
-        name = sha256_hex(canonical_json([REVISION, content.sha256, prefix, python]).encode())
+        name = _name(content.sha256 or "", prefix, python)
         with self._turn:
             found = self._made.get(name)
             if found is None:
-                found = self._wheelhouse.kept(f"bytecode {name}")
+                found = self._wheelhouse.kept(name)
             if found is None:
                 fetch()
                 sources = [f for f in installed(wheel, prefix=prefix, python=python) if f.importable]
                 with tempfile.TemporaryFile(dir=self._wheelhouse.temporary) as file:
                     left = self._compile(file, sources, wheel, content, prefix, python)
-                    found = self._wheelhouse.keep(f"bytecode {name}", file)
+                    found = self._wheelhouse.keep(name, file)
                 if left:
                     self._progress.note(f"{wheel.name}: no valid Python, and left as they are: {_shown(left)}")
             self._made[name] = found
         return found
+
+    def is_kept(self, sha256: str, prefix: str, python: str) -> bool:
+        """Whether a wheel needs no compiling on this machine."""
+        return self._wheelhouse.kept(_name(sha256, prefix, python)) is not None
 
     def _compile(
         self, file: IO[bytes], sources: list[Installed], wheel: Wheel, content: Content, prefix: str, python: str
@@ -85,6 +89,10 @@ class CompiledWheels:
                 path = cached_path(source.path, compiler.interpreter.tag)
                 archive.writestr(zipfile.ZipInfo(path, _TIME), compiled.data)
         return left
+
+
+def _name(sha256: str, prefix: str, python: str) -> str:
+    return f"bytecode {sha256_hex(canonical_json([REVISION, sha256, prefix, python]).encode())}"
 
 
 def _shown(paths: list[str]) -> str:

@@ -103,6 +103,18 @@ class Contents:
         wheel, content = self.wheel(sha256), self.origin(Content(size=None, sha256=sha256)).file.content
         return self.compiled.of(wheel, content, prefix, python, lambda: self.ensure([content]))
 
+    def at_hand(self, wheels: Iterable[str], compiled: tuple[str, str] | None) -> bool:
+        """Whether everything is known here that layers of some wheels are described from.
+
+        Args:
+            compiled: the absolute prefix and the version `3.X` for which their bytecode is wanted; None where it is
+                not.
+        """
+        return all(
+            self.wheelhouse.is_known(sha256) and (compiled is None or self.compiled.is_kept(sha256, *compiled))
+            for sha256 in wheels
+        )
+
     # --- bytes ---------------------------------------------------------------------------------------
 
     def open(self, content: Content, offset: int = 0) -> Iterator[bytes]:
@@ -327,8 +339,10 @@ class Contents:
         Raises:
             SourceError: they cannot be had.
         """
-        if self.store.has(content):
-            return read_exactly(self.store.open(content, offset), length)
+        place = self._inside(content)
+        if self.store.has(content) or (place is not None and self.store.has(place.archive)):
+            chunks = self.open(content, offset)
+            return read_exactly(chunks, length)
         self.origin(content)
         return read_exactly(self._origins.open(self._origins.of(content), offset=offset, length=length), length)
 

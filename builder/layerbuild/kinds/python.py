@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from layerbuild.errors import SourceError
 from layerbuild.kinds import requests
@@ -88,7 +88,7 @@ def clash(path: str, one: str | None, other: str) -> SourceError:
     )
 
 
-def _entry(file: Installed, prefix: str, ids: Mapping[str, int]) -> Entry:
+def _entry(file: Installed, prefix: str, ids: Json) -> Entry:
     content = None if file.data is not None else Content(size=file.size, sha256=file.sha256)
     return Entry(
         path=f"{prefix}/{file.path}",
@@ -127,6 +127,33 @@ def _environment(inputs: Json) -> Iterator[Entry]:
     yield Entry(path=f"{prefix}/lib64", type="symlink", mode=0o777, target="lib", **ids)
     for name, goal in {"python": base, "python3": "python", f"python{python}": "python"}.items():
         yield Entry(path=f"{prefix}/bin/{name}", type="symlink", mode=0o777, target=goal, **ids)
+
+
+def compiled(layer: Instance) -> tuple[str, str] | None:
+    """Absolute prefix and version `3.X` for which a layer's modules are compiled; None where they are not."""
+    inputs = json.loads(layer.inputs)
+    return (f"/{inputs['prefix']}", inputs["python"]) if inputs["bytecode"] != "none" else None
+
+
+def clash_between(
+    layers: Iterable[Instance], knowledge: Knowledge, is_known: Callable[[str], bool]
+) -> SourceError | None:
+    """The error for two wheels of some layers of one image that write one path; None where all is well.
+
+    Args:
+        is_known: whether a wheel, by its sha256, was looked into. Those that were not are passed over.
+    """
+    seen: dict[str, tuple[Entry, str]] = {}
+    for layer in layers:
+        inputs = json.loads(layer.inputs)
+        for sha256 in filter(is_known, inputs["wheels"]):
+            wheel = knowledge.wheel(sha256)
+            for file in installed(wheel, prefix=f"/{inputs['prefix']}", python=inputs["python"]):
+                entry = _entry(file, inputs["prefix"], inputs)
+                other, name = seen.setdefault(entry.path, (entry, wheel.name))
+                if other is not entry and not same(other, entry):
+                    return clash(entry.path, name, wheel.name)
+    return None
 
 
 def wheels(layer: Instance) -> list[str]:

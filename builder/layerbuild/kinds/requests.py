@@ -26,7 +26,6 @@ PYTHON = "python"
 """Of what packages are asked for with. There is no such pin: each wheel has one."""
 
 _WHEEL = "wheel "
-_SDIST = "sdist "
 
 
 def wheel(name: str) -> str:
@@ -42,11 +41,6 @@ PYTHON_PLATFORMS = {
 """Platform of an image -> uv's name of what its wheels are for. The C library is that of RHEL 8, or newer."""
 
 DEFAULT_PLATFORM = PYTHON_PLATFORMS["linux/amd64"]
-
-
-def sdist(name: str) -> str:
-    """Role of what a package's wheel was built from."""
-    return f"{_SDIST}{name}"
 
 
 def wheels(pins: Mapping[str, Pin]) -> dict[str, Pin]:
@@ -156,7 +150,7 @@ def _repository_of(address: str) -> str:
 def complete(asked: Mapping[str, PinRequest], pins: Collection[str]) -> bool:
     """Whether a layer's pins, by their roles, are those that were asked for, and what these lead to."""
     if PYTHON in asked:
-        return bool(pins) and all(role.startswith((_WHEEL, _SDIST)) for role in pins)
+        return bool(pins) and all(role.startswith(_WHEEL) for role in pins)
     return set(asked) <= set(pins) and all(role in asked or _follows(role, asked) for role in pins)
 
 

@@ -65,7 +65,7 @@ def choose(context: Context, request: PythonRequest, *, what: str) -> list[Chose
         (directory / "constraints.txt").write_text("".join(f"{line}\n" for line in request.constraints))
         said = uv.run(
             context.environ,
-            *("pip", "compile", "requirements.in", "--constraints", "constraints.txt", *_options(request)),
+            *("pip", "compile", "requirements.in", *_options(request)),
             directory=directory,
             what=f"the packages of {what} cannot be chosen",
         )
@@ -75,13 +75,16 @@ def choose(context: Context, request: PythonRequest, *, what: str) -> list[Chose
 def _options(request: PythonRequest) -> Iterator[str]:
     yield from ("--quiet", "--format", "pylock.toml", "--no-header", "--only-binary", ":all:")
     yield from ("--python-version", request.python, "--python-platform", request.platform)
+    yield from ("--constraints", "constraints.txt", "--build-constraints", "constraints.txt")
     yield from ("--index-strategy", request.index_strategy)
     for name in request.build:
         yield from ("--no-binary", name)
     for index in request.indexes:
         yield from ("--index", index)
     if request.exclude_newer is not None:
-        yield from ("--exclude-newer", request.exclude_newer)
+        # uv takes a date to be one of the time zone that it runs in.
+        date = len(request.exclude_newer) == len("2026-01-31")
+        yield from ("--exclude-newer", f"{request.exclude_newer}T23:59:59Z" if date else request.exclude_newer)
 
 
 def _of_tree(context: Context, request: PythonRequest) -> list[str]:

@@ -16,13 +16,15 @@ from layerbuild.errors import AccessDenied, NotFound, SourceError, Unreachable, 
 from layerbuild.sources.base import words
 from layerbuild.tls import BUNDLES
 
-_KEPT = frozenset(
+ROUTES = frozenset(
     (
-        *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "UV_CACHE_DIR", "NETRC"),
+        *("PATH", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "UV_SYSTEM_CERTS"),
         *("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
-        *("SSL_CERT_DIR", "SSL_CLIENT_CERT", "UV_SYSTEM_CERTS", "UV_KEYRING_PROVIDER"),
     )
 )
+"""Variables that say where programs are, and how to get out."""
+
+_KEPT = ROUTES | {"HOME", "XDG_CACHE_HOME", "UV_CACHE_DIR", "NETRC", "SSL_CLIENT_CERT", "UV_KEYRING_PROVIDER"}
 """Variables that reach uv, besides logins for indexes."""
 
 _LOGIN = re.compile(r"UV_INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD)")
@@ -43,7 +45,7 @@ _CAUSES: tuple[tuple[type[SourceError], str, str], ...] = (
     ),
     (
         NotFound,
-        r"no usable wheels|building from source is disabled|has no wheels",
+        r"no usable wheels|building (?:from source|source distributions).* (?:is|are) disabled|has no wheels",
         "name the packages that may be built from source under 'build'",
     ),
     (
@@ -54,19 +56,32 @@ _CAUSES: tuple[tuple[type[SourceError], str, str], ...] = (
 )
 
 
-def run(environ: Mapping[str, str], *arguments: str, directory: Path, what: str) -> bytes:
+def run(
+    environ: Mapping[str, str],
+    *arguments: str,
+    directory: Path,
+    what: str,
+    alone: bool = False,
+    further: Mapping[str, str] | None = None,
+) -> bytes:
     """What uv prints on stdout.
 
     Args:
         directory: where it runs.
-        what: it is to do, for messages.
+        what: has failed if it fails, for messages.
+        alone: whether what it runs may know nothing of the user: neither logins nor the home directory.
+        further: variables for what it runs.
 
     Raises:
         UsageError: uv is not installed.
         SourceError: it failed; the subclass says why.
     """
     command = [_program(), *arguments, "--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]
-    environment = {k: v for k, v in environ.items() if k in _KEPT or _LOGIN.fullmatch(k)}
+    kept = ROUTES if alone else _KEPT
+    environment = {k: v for k, v in environ.items() if k in kept or (not alone and _LOGIN.fullmatch(k))}
+    if alone:
+        environment |= {"HOME": str(directory), "UV_CACHE_DIR": _cache(environ)}
+    environment |= further or {}
     trusted = next((environ[name] for name in BUNDLES if environ.get(name)), None)
     if trusted is not None:
         # The certificates that layerbuild itself trusts.
@@ -90,6 +105,12 @@ def run(environ: Mapping[str, str], *arguments: str, directory: Path, what: str)
     if len(done.stdout) > _MAX_OUTPUT:
         raise SourceError(f"{what}: uv says more than {_MAX_OUTPUT} bytes")
     return done.stdout
+
+
+def _cache(environ: Mapping[str, str]) -> str:
+    """Where uv keeps what it has fetched (its documentation, "Caching")."""
+    below = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME') or '.'}/.cache"
+    return environ.get("UV_CACHE_DIR") or f"{below}/uv"
 
 
 _INSTALL = "pip install 'layerbuild[python]'"
