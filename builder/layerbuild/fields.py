@@ -71,12 +71,10 @@ def _requirement(value: str) -> str:
 
 
 def _index(value: str) -> str:
-    name, equals, address = value.partition("=")
-    address = address if equals and name.replace("-", "").replace("_", "").isalnum() else value
-    if not address.startswith(("https://", "http://")) or not value.isprintable() or " " in value:
-        raise ValueError(f"an index is https://..., or NAME=https://..., and not {address[:100]!r}")
-    if "@" in address.partition("://")[2].partition("/")[0] or "?" in address:
-        raise ValueError("an index's address has no login in it: name the index, and set UV_INDEX_NAME_PASSWORD")
+    if not value.startswith(("https://", "http://")) or not value.isprintable() or " " in value:
+        raise ValueError("an index is an address: https://...")
+    if "@" in value.partition("://")[2].partition("/")[0] or "?" in value:
+        raise ValueError("an index's address holds no login: put it into ~/.netrc")
     return value
 
 

@@ -126,7 +126,7 @@ class PythonRequest:
         tree: git source of a tree that has a file of further requirements; None without.
         file: that file's path in the tree.
         tree_mirrors: other addresses of the tree's repository. They move no pin.
-        indexes: addresses that are asked before the usual index, each as `URL` or `NAME=URL`.
+        indexes: addresses that are asked before the usual index.
         index_strategy: which of the indexes that have a package counts (uv's `--index-strategy`).
         exclude_newer: time after which nothing counts as published; None for now.
         python: version that the packages are for, `3.X`.

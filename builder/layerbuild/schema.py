@@ -309,8 +309,7 @@ class PythonLayer(_Layer):
     )
     indexes: list[IndexAddress] = Field(
         default_factory=list,
-        description="Indexes asked before PyPI: addresses, or NAME=ADDRESS for a login in UV_INDEX_NAME_USERNAME and "
-        "UV_INDEX_NAME_PASSWORD.",
+        description="Addresses of indexes that are asked before PyPI. Logins for them stand in ~/.netrc.",
     )
     index_strategy: Literal["first-index", "unsafe-first-match", "unsafe-best-match"] = Field(
         default="first-index", description="Which of the indexes that have a package counts; as of uv."

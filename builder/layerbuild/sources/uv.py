@@ -1,6 +1,6 @@
 """The uv command (PyPI's `uv`), which chooses Python packages, and builds those that are named for it.
 
-A run sees no configuration of the user's but logins for indexes (netrc, `UV_INDEX_*`), proxies and certificates,
+A run sees no configuration of the user's but logins in `.netrc`, proxies and certificates,
 fetches no Python and asks no question.
 """
 
@@ -25,9 +25,8 @@ ROUTES = frozenset(
 """Variables that say where programs are, and how to get out."""
 
 _KEPT = ROUTES | {"HOME", "XDG_CACHE_HOME", "UV_CACHE_DIR", "NETRC", "SSL_CLIENT_CERT", "UV_KEYRING_PROVIDER"}
-"""Variables that reach uv, besides logins for indexes."""
+"""Variables that reach uv."""
 
-_LOGIN = re.compile(r"UV_INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD)")
 _TIMEOUT = 1800
 _MAX_OUTPUT = 64 * 1024 * 1024
 _URL = re.compile(r"https?://[^\s'\"<>`]+")
@@ -36,7 +35,7 @@ _CAUSES: tuple[tuple[type[SourceError], str, str], ...] = (
     (
         AccessDenied,
         r"\b(?:401|403)\b",
-        "put a login for the index into ~/.netrc, or name the index and set UV_INDEX_NAME_PASSWORD",
+        "put a login for the index into ~/.netrc, which layerbuild reads too",
     ),
     (
         Unreachable,
@@ -78,7 +77,7 @@ def run(
     """
     command = [_program(), *arguments, "--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]
     kept = ROUTES if alone else _KEPT
-    environment = {k: v for k, v in environ.items() if k in kept or (not alone and _LOGIN.fullmatch(k))}
+    environment = {k: v for k, v in environ.items() if k in kept}
     if alone:
         environment |= {"HOME": str(directory), "UV_CACHE_DIR": _cache(environ)}
     environment |= further or {}
