@@ -33,4 +33,5 @@ pytest_plugins = [
     "fixtures.cluster",
     "fixtures.container",
     "fixtures.pythonbase",
+    "fixtures.wheels",
 ]
