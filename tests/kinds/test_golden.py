@@ -17,10 +17,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from builders import COMMIT, SHA, Known, git_blob, hash_cache_of, links_of, sha256
-from layerbuild.kinds import describe, files, gittree, hashcache, huggingface, links, weights
+from layerbuild.kinds import describe, files, gittree, hashcache, huggingface, links, python, weights
 from layerbuild.model import LARGE, Content, Directory, Entry, Facts, Instance, Pin, PinnedFile, Target, canonical_json
-from layerbuild.schema import FilesLayer, HuggingFaceLayer
+from layerbuild.schema import FilesLayer, HuggingFaceLayer, PythonLayer
 from layerbuild.webui.hashcache import PlacedModel
+from layerbuild.wheels.inspection import Wheel, WheelFile
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -61,6 +62,20 @@ HEADER = json.dumps({"__metadata__": {"ss_cover": "x" * 5000, "ssmd_cover_images
 KNOWN = Known(
     {f"sha256:{SHA['a']}": LARGE, f"sha256:{SHA['b']}": 10, f"sha256:{SHA['c']}": 20, "git:" + "d" * 40: 30},
     (LISTING, HEADER),
+    {
+        SHA["a"]: Wheel(
+            name="alpha",
+            version="1.0",
+            files={
+                "alpha/__init__.py": WheelFile(sha256=SHA["b"], size=10, executable=False),
+                "alpha-1.0.data/scripts/run": WheelFile(sha256=SHA["c"], size=20, executable=False),
+                "alpha-1.0.data/data/share/x": WheelFile(sha256=SHA["c"], size=20, executable=True),
+            },
+            scripts={"alpha-1.0.data/scripts/run": b"#!python\n"},
+            entry_points={"alpha": "alpha:main"},
+        ),
+        SHA["d"]: Wheel(name="Beta", version="2", files={}, scripts={}, entry_points={}),
+    },
 )
 
 
@@ -166,6 +181,20 @@ def hashcache_samples() -> list[Instance]:
     return [instance for instance in found if instance is not None]
 
 
+def python_samples() -> list[Instance]:
+    def pin(letter: str, size: int) -> Pin:
+        content = Content(size=size, sha256=SHA[letter])
+        return Pin(source="https://h/x", files=(PinnedFile(path="x.whl", content=content),))
+
+    pins = {"wheel alpha": pin("a", LARGE), "wheel beta": pin("d", 10)}
+    plain = {"kind": "python", "requirements": ["alpha"], "python": "3.10"}
+    more = {"prefix": "/home/app/venv", "interpreter": "/usr/local/bin/python3.10", "bytecode": "none"}
+    found = []
+    for declared, target in (plain, BARE), (plain | more, OWNED):
+        found += python.instances(PythonLayer.model_validate(declared), pins, target, "packages")
+    return found
+
+
 SAMPLES = {
     weights: weights_samples,
     huggingface: huggingface_samples,
@@ -173,6 +202,7 @@ SAMPLES = {
     files: files_samples,
     links: links_samples,
     hashcache: hashcache_samples,
+    python: python_samples,
 }
 NAMES = [module.KIND for module in SAMPLES]
 
