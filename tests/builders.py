@@ -80,6 +80,16 @@ class Known:
         """From the documents."""
         return self.documents[digest]
 
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Of each source whose size is known: so much, and called by its path."""
+        return {
+            path: Content(size=content.size, sha256=sha256(f"{python} {path}".encode()))
+            for path, content in sources
+            if content.size
+        }
+
 
 def reader(contents: Mapping[str, bytes]) -> Any:
     """An `OpenContent` over bytes by content id, in uneven chunks."""

@@ -71,6 +71,7 @@ _LAYER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 _CHECKOUT = r"^([A-Za-z0-9][A-Za-z0-9._+-]*|\*)$"
 _ENV_NAME = r"^[^=\x00]+$"
 _REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
+_PYTHON = r"^3\.(8|9|1[0-3])(\.\d{1,3})?$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
 
 MEANINGS = {
@@ -82,6 +83,7 @@ MEANINGS = {
     _CHECKOUT: "a name of letters, digits, '.', '_', '+' and '-', or '*'",
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
+    _PYTHON: "a version of Python from 3.8 to 3.13 in quotes, like '3.10' or '3.10.13'",
     _PLATFORM: "os/architecture, like linux/amd64",
     NAME: "the name of a header",
 }
@@ -99,6 +101,7 @@ Suffix = Annotated[str, AfterValidator(_suffix)]
 CheckoutName = Annotated[str, StringConstraints(pattern=_CHECKOUT)]
 LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
 Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
+PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
 HeaderName = Annotated[str, StringConstraints(pattern=NAME)]
 Mirror = Annotated[str, AfterValidator(_mirror)]

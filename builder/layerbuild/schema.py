@@ -25,6 +25,7 @@ from layerbuild.fields import (
     Mirror,
     Mode,
     Platform,
+    PythonVersion,
     RelativePath,
     Repository,
     Scalar,
@@ -392,6 +393,16 @@ class Recipe(_Strict):
     )
     stacking: Literal["software-first", "weights-first"] = Field(
         default="software-first", description="What lies lowest, and is shared by most chains of layers."
+    )
+    python: PythonVersion | None = Field(
+        default=None,
+        description="Version of the Python that the image runs, like '3.10': whose bytecode its sources get. '3.10.13' "
+        "has it made by that release only.",
+    )
+    bytecode: Literal["none", "unchecked-hash"] | None = Field(
+        default=None,
+        description="Of the webui's tree, its checkouts and extensions: 'unchecked-hash' compiles them when the image "
+        "is built. Default: that where 'python' is given, else none.",
     )
     owner: OwnerSpec = Field(
         default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
+from layerbuild.execute.bytecode import Bytecode
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
 from layerbuild.formats import Formats
@@ -37,6 +38,7 @@ class Contents:
         keep: what is fetched on the way stays in the store.
         wanted: sha256 of models whose facts an image waits for: learnt whenever their bytes pass by.
         formats: what contents must be, before a layer that holds them is accepted.
+        compiler: makes bytecode of sources.
     """
 
     def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress, *, keep: bool = True) -> None:
@@ -44,6 +46,7 @@ class Contents:
         self.keep = keep
         self.wanted: frozenset[str] = frozenset()
         self.formats = Formats()
+        self.compiler = Bytecode(store, progress)
         self._context = context
         self._progress = progress
         self._origins = Origins(lock, context)
@@ -75,6 +78,24 @@ class Contents:
         if not self.store.has(content):
             self._fetch_document(sha256)
         return self.store.document(sha256)
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Bytecode of sources, made if it is not here. Sources are fetched for it.
+
+        Raises:
+            BytecodeError: there is nothing to compile with, or something cannot be compiled.
+            SourceError, StoreError, LockError: a source cannot be had.
+        """
+
+        def fetch(contents: Sequence[Content]) -> None:
+            if listing is not None:
+                self.ensure_tree(listing, contents)
+            else:
+                self.ensure(contents)
+
+        return self.compiler.of(python, sources, fetch)
 
     # --- bytes ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from layerbuild.errors import SourceError
@@ -26,6 +26,20 @@ class Knowledge(Protocol):
 
         Raises:
             LayerbuildError: it is not on this machine.
+        """
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """The bytecode of sources that lie at absolute paths in the image, by these; without those that are no valid
+        sources of that Python.
+
+        Args:
+            python: version, as in `Target`.
+            listing: sha256 of the git tree's listing that the sources are of.
+
+        Raises:
+            LayerbuildError: a source cannot be had or compiled, or there is nothing to compile it with.
         """
 
 
