@@ -77,6 +77,7 @@ base: oci:base:base
 platform: linux/ARCHITECTURE
 webui: {{root: {ROOT}, provided_by: base, version: "{{{{ release }}}}"}}
 layers: [clip, sd15, sd21, vae, ink, style]
+pickle: allow
 tags: [bench]
 """
 

@@ -91,13 +91,14 @@ class Known:
         """From the wheels."""
         return self.wheels[digest]
 
-    def bytecode(self, digest: str, prefix: str, python: str) -> dict[str, Content]:
-        """One file for each module of the wheel's own directories, of the same digest."""
-        tag = f"cpython-{python.replace('.', '')}"
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Of each source whose size is known: so much, and called by its path."""
         return {
-            f"lib/python{python}/site-packages/{path.replace('.py', f'.{tag}.pyc')}": Content(size=20, sha256=SHA["c"])
-            for path in self.wheels[digest].files
-            if path.endswith(".py")
+            path: Content(size=content.size, sha256=sha256(f"{python} {path}".encode()))
+            for path, content in sources
+            if content.size
         }
 
 

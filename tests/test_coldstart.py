@@ -13,6 +13,7 @@ import pytest
 
 from e2e.readers import unpack
 from fixtures.gitrepo import GitRepo
+from fixtures.pickles import harmless
 from fixtures.project import Project, safetensors
 
 _ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ _FILES = {
     "sd21.yaml": b"model: {}\n",
     "vae.safetensors": safetensors(400, seed=3),
     "ink.safetensors": safetensors(300, {"ss_output_name": "ink"}, seed=4),
-    "style.pt": b"an embedding",
+    "style.pt": harmless("style"),
     **{f"clip/{name}": b"{}" for name in _CLIP},
 }
 

@@ -97,7 +97,8 @@ def test_all_problems_of_a_run_come_together(tmp_path: Path) -> None:
         "recipes/r.yaml": "layres: [one]\nplatform: 3\nconfig:\n  env:\n    A: [1]\n",
     }
     known_model = (
-        "description, licence, homepage, kind, type, source, sha256, size, filename, directory, sidecars, links"
+        "description, licence, homepage, kind, type, source, sha256, size, mirrors, headers, filename, directory, "
+        "sidecars, links"
     )
     types = (
         "'checkpoint', 'lora', 'vae', 'embedding', 'hypernetwork', 'upscaler', 'controlnet', 'vae-approx', "

@@ -20,8 +20,9 @@ from layerbuild.webui.architecture import architecture
 from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
 from layerbuild.webui.tensors import fault_of_header, fault_of_length
 
-CHUNK = 4 * 1024 * 1024
-"""Bytes handed to the digests at a time: with small ones the hand-over costs more than it wins."""
+CHUNK = 2 * 1024 * 1024
+"""Bytes handed to the digests at a time: with small ones the hand-over costs more than it wins. With larger ones, the
+four layers that go through a process at once do not fit into 100 MB."""
 
 _DEPTH = 2
 INLINE_METADATA = 4096

@@ -86,8 +86,8 @@ _LAYER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 _CHECKOUT = r"^([A-Za-z0-9][A-Za-z0-9._+-]*|\*)$"
 _ENV_NAME = r"^[^=\x00]+$"
 _REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
+_PYTHON = r"^3\.(8|9|1[0-3])(\.\d{1,3})?$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
-_PYTHON = r"^3\.[0-9]{1,2}$"
 _PYTHON_PLATFORM = r"^[a-z0-9][a-z0-9_-]*$"
 _PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 _TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$"
@@ -101,8 +101,8 @@ MEANINGS = {
     _CHECKOUT: "a name of letters, digits, '.', '_', '+' and '-', or '*'",
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
+    _PYTHON: "a version of Python from 3.8 to 3.13 in quotes, like '3.10' or '3.10.13'",
     _PLATFORM: "os/architecture, like linux/amd64",
-    _PYTHON: "a version of Python in quotes, like '3.10'",
     _PYTHON_PLATFORM: "a platform as uv's --python-platform names it, like x86_64-manylinux_2_28",
     _PACKAGE: "the name of a package",
     _TIMESTAMP: "a date in quotes, like '2026-01-31', or a time in RFC 3339",
@@ -122,10 +122,10 @@ Suffix = Annotated[str, AfterValidator(_suffix)]
 CheckoutName = Annotated[str, StringConstraints(pattern=_CHECKOUT)]
 LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
 Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
+PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
 HeaderName = Annotated[str, StringConstraints(pattern=NAME)]
 Mirror = Annotated[str, AfterValidator(_mirror)]
-PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 PythonPlatform = Annotated[str, StringConstraints(pattern=_PYTHON_PLATFORM)]
 PackageName = Annotated[str, StringConstraints(pattern=_PACKAGE)]
 Timestamp = Annotated[str, StringConstraints(pattern=_TIMESTAMP)]

@@ -24,6 +24,7 @@ from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe, WebuiLay
 from layerbuild.targets import (
     Report,
     builtins_of,
+    bytecode_of,
     check_provider,
     flavor_of,
     platform_variables,
@@ -152,7 +153,7 @@ class _Expander:
         if recipe is None:
             return None
         self._check_texts(name, recipe, report)
-        uses = self._python.settled(self._uses(recipe, document, context), platform, self.problems)
+        uses = self._python.settled(self._uses(recipe, document, context), recipe, self.problems)
         target = self._finish_target(recipe, target, uses, report)
         if len(self.problems) > before:
             return None
@@ -245,7 +246,12 @@ class _Expander:
         models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
         check_provider(recipe, list(webuis), models, report)
         layer = next(iter(webuis.values()), None)
-        return replace(target, version=version_of(recipe, layer, report), flavor=flavor_of(recipe, layer, report))
+        return replace(
+            target,
+            version=version_of(recipe, layer, report),
+            flavor=flavor_of(recipe, layer, report),
+            bytecode=bytecode_of(recipe, report),
+        )
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""

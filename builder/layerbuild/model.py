@@ -226,6 +226,7 @@ class Target:
         cache_file: path of the hash cache, where `SD_WEBUI_CACHE_FILE` names it.
         flavor: key of `webui.flavors.FLAVORS`.
         version: the webui's release as a tuple, None where nobody says (then the newest rules hold).
+        bytecode: version of Python for which sources are compiled; None where they are not.
         directories: directories of the base whose attributes a layer that passes through them repeats.
     """
 
@@ -241,6 +242,7 @@ class Target:
     hf_home: str = "/opt/huggingface"
     uid: int = 0
     gid: int = 0
+    bytecode: str | None = None
     directories: tuple[Directory, ...] = ()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from layerbuild.declared import LayerUse
 from layerbuild.errors import Problem
 from layerbuild.kinds.requests import DEFAULT_PLATFORM, PYTHON_PLATFORMS, mirrors_of
-from layerbuild.schema import PythonLayer, RequirementsFile, WebuiLayer
+from layerbuild.schema import PythonLayer, Recipe, RequirementsFile, WebuiLayer
 
 WEBUI = "webui"
 _COMMIT = 40
@@ -18,37 +18,47 @@ class PythonUses:
     """Fills python layers in. Images in which a layer means the same share the result."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, str, str | None], tuple[LayerUse, LayerUse]] = {}
+        self._made: dict[tuple[int, str, str | None, str | None], tuple[LayerUse, LayerUse]] = {}
 
-    def settled(self, uses: Iterable[LayerUse], platform: str, problems: list[Problem]) -> list[LayerUse]:
-        """`uses` of one image for `platform`. Problems are added to `problems`."""
+    def settled(self, uses: Iterable[LayerUse], recipe: Recipe, problems: list[Problem]) -> list[LayerUse]:
+        """`uses` of one image of `recipe`. Problems are added to `problems`."""
         uses = list(uses)
         webui = next((use for use in uses if isinstance(use.layer, WebuiLayer)), None)
         return [
-            self._settled(use, use.layer, platform, webui, problems) if isinstance(use.layer, PythonLayer) else use
+            self._settled(use, use.layer, recipe, webui, problems) if isinstance(use.layer, PythonLayer) else use
             for use in uses
         ]
 
     def _settled(
-        self, use: LayerUse, layer: PythonLayer, platform: str, webui: LayerUse | None, problems: list[Problem]
+        self, use: LayerUse, layer: PythonLayer, recipe: Recipe, webui: LayerUse | None, problems: list[Problem]
     ) -> LayerUse:
         named = layer.requirements
         follows = isinstance(named, RequirementsFile) and named.tree == WEBUI
-        identity = (id(use), platform, webui.pin_key if webui and follows else None)
+        identity = (id(use), recipe.platform, recipe.python, webui.pin_key if webui and follows else None)
         # The use itself is kept too: its identity stands for it.
         found = self._made.get(identity)
         if found is None:
-            found = self._made[identity] = (use, _filled(use, layer, platform, webui if follows else None, problems))
+            found = self._made[identity] = (use, _filled(use, layer, recipe, webui if follows else None, problems))
         elif follows and webui is None:
             problems.append(_no_webui(use))
         return found[1]
 
 
 def _filled(
-    use: LayerUse, layer: PythonLayer, platform: str, webui: LayerUse | None, problems: list[Problem]
+    use: LayerUse, layer: PythonLayer, recipe: Recipe, webui: LayerUse | None, problems: list[Problem]
 ) -> LayerUse:
+    platform = recipe.platform
     changes: dict[str, object] = {}
     variables = {}
+    if layer.python is None:
+        if recipe.python is None:
+            hint = "write 'python: \"3.10\"' into the recipe, or into the layer"
+            problems.append(use.document.problem(use.path, "nobody says which Python runs the packages", hint))
+            return use
+        changes["python"] = variables["python"] = recipe.python
+    elif recipe.python is not None and _minor(recipe.python) != _minor(layer.python):
+        message = f"the packages are for Python {layer.python}, and the recipe says {recipe.python}"
+        problems.append(use.document.problem((*use.path, "python"), message, "leave it out here"))
     if layer.platform is None:
         wanted = PYTHON_PLATFORMS.get(platform)
         if wanted is None:
@@ -74,6 +84,10 @@ def _filled(
     if not changes:
         return use
     return replace(use, pin_key=_with(use.pin_key, variables), layer=layer.model_copy(update=changes))
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
 
 
 def _no_webui(use: LayerUse) -> Problem:

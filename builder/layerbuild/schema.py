@@ -317,7 +317,9 @@ class PythonLayer(_Layer):
     exclude_newer: Timestamp | None = Field(
         default=None, description="'2026-01-31' or a time in RFC 3339: what was published later does not count."
     )
-    python: PythonVersion = Field(description="The Python of the image, in quotes: '3.10'.")
+    python: PythonVersion | None = Field(
+        default=None, description="The Python that runs them, in quotes: '3.10'. Default: 'python' of the recipe."
+    )
     platform: PythonPlatform | None = Field(
         default=None, description="As of uv's --python-platform. Default: manylinux_2_28 of the image's platform."
     )
@@ -459,6 +461,16 @@ class Recipe(_Strict):
     )
     stacking: Literal["software-first", "weights-first"] = Field(
         default="software-first", description="What lies lowest, and is shared by most chains of layers."
+    )
+    python: PythonVersion | None = Field(
+        default=None,
+        description="Version of the Python that the image runs, like '3.10': whose bytecode its sources get. '3.10.13' "
+        "has it made by that release only.",
+    )
+    bytecode: Literal["none", "unchecked-hash"] | None = Field(
+        default=None,
+        description="Of the webui's tree, its checkouts and extensions: 'unchecked-hash' compiles them when the image "
+        "is built. Default: that where 'python' is given, else none.",
     )
     owner: OwnerSpec = Field(
         default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."

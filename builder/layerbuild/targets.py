@@ -70,6 +70,15 @@ def flavor_of(recipe: Recipe, layer: WebuiLayer | None, report: Report) -> str:
     return found
 
 
+def bytecode_of(recipe: Recipe, report: Report) -> str | None:
+    """The version of Python whose bytecode the recipe asks for."""
+    if recipe.bytecode == "none":
+        return None
+    if recipe.bytecode is not None and recipe.python is None:
+        report(("bytecode",), "nobody says which Python the image runs", "say it, for instance python: '3.10'")
+    return recipe.python
+
+
 def target_of(recipe: Recipe) -> Target:
     """What the recipe alone says."""
     webui = recipe.webui

@@ -14,6 +14,7 @@ from typing import Any
 
 import zstandard
 
+from fixtures.pickles import state_dict, torch_zip
 from fixtures.project import Project
 from fixtures.registry import MemoryBlob, digest_of
 from layerbuild import http
@@ -284,8 +285,8 @@ def sound_project(project: Project, repository: Any) -> Image:
             "paint.safetensors": model(seed=2),
             "ink.safetensors": model(("lora_te_x",), seed=3, metadata={"ss_output_name": "ink"}),
             "vae.safetensors": model(("decoder.x",), seed=4),
-            "easy.pt": b"embedding" * 100,
-            "hyper.pt": b"hypernetwork" * 100,
+            "easy.pt": torch_zip(state_dict(2)),
+            "hyper.pt": torch_zip(state_dict(3)),
             **{f"clip/{name}": f'{{"{name}": 1}}' for name in CLIP_FILES},
         }
     )

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from layerbuild.bytecode import Compiler, cached_path
+from layerbuild.bytecode import Compiler
 from layerbuild.bytecode.interpreter import Interpreter, look_at
 from layerbuild.errors import CompileError
+from layerbuild.pyc import cached_path
 
 STANDARD = Path(os.__file__).parent
 SOURCES = [(path.read_bytes(), f"/lib/{path.name}") for path in sorted(STANDARD.glob("*.py"))]
@@ -186,8 +187,3 @@ def test_an_interpreter_that_ends_is_started_again(own: Interpreter) -> None:
 def test_a_source_may_be_too_long(compiler: Compiler) -> None:
     with pytest.raises(CompileError, match=r"/a\.py"):
         compiler.compile(b"#" * (16 * 1024**2 + 1), "/a.py")
-
-
-def test_where_python_looks() -> None:
-    assert cached_path("a/b.py", "cpython-310") == "a/__pycache__/b.cpython-310.pyc"
-    assert cached_path("b.py", "cpython-310") == "__pycache__/b.cpython-310.pyc"

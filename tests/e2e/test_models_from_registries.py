@@ -70,7 +70,7 @@ def test_a_declared_digest_needs_no_download_to_lock(made: Project, registry: Fr
     image = f"oci://{registry.host}/{registry.prefix}/worker:v1/{path}"
     other = declare(made.sibling("other"), f"{image}', sha256: '{sha256(_MODEL)}")
     other.run("lock")
-    assert sent(registry) < 200_000
+    assert sent(registry) < 300_000, "a layer of links, and the beginning of the model"
     other.run("build")
     assert weights(other)["diff_id"] == other.lock["layers"]["sd"]["pins"]["model"]["blob"]
 

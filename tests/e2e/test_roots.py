@@ -8,6 +8,7 @@ from typing import Any
 
 from e2e.readers import layout_manifests, members, sha256
 from fixtures.gitrepo import GitRepo
+from fixtures.pickles import harmless
 from fixtures.project import Project, safetensors
 
 _MODEL = safetensors(2000, {"format": "pt"})
@@ -47,7 +48,7 @@ def test_two_roots(project: Project, tmp_path: Path) -> None:
     GitRepo(project.root / "k.git").commit({"k_diffusion/__init__.py": b""})
     GitRepo(project.root / "blip.git").commit({"blip.py": b"\r\n"})
     project.write({"layers/l.yaml": _LAYERS, "recipes/1.yaml": _FIRST, "recipes/2.yaml": _SECOND})
-    project.write({"sd.safetensors": _MODEL, "style.pt": b"style"})
+    project.write({"sd.safetensors": _MODEL, "style.pt": harmless("style")})
     project.run("lock")
     project.run("push", f"oci:{tmp_path / 'out'}")
     manifests = layout_manifests(tmp_path / "out")
@@ -84,7 +85,7 @@ def _check(
     links = {
         f"{root}/link": "a/b/c.py",
         f"{models}/Stable-diffusion/sd.safetensors": f"/opt/weights/sha256/{sha256(_MODEL)}",
-        f"{embeddings}/style.pt": f"/opt/weights/sha256/{sha256(b'style')}",
+        f"{embeddings}/style.pt": f"/opt/weights/sha256/{sha256(harmless('style'))}",
     }
     for path, target in links.items():
         member, _ = found[path]

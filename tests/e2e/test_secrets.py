@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from fixtures.civitai import Civitai
 from fixtures.hub import Hub
 from fixtures.project import BIG, Project, Result, safetensors
 from fixtures.registry import IDENTITY_TOKEN, PASSWORD, USER, Front, TokenFront, docker_config
-from fixtures.web import Answer, Web
+from fixtures.s3 import S3
+from fixtures.web import Answer, Asked, Web
 
 _MODEL = safetensors(BIG, {"a": "b"}, seed=1)
 _SIGNATURE = "a-signature-that-must-never-be-seen"
@@ -24,6 +26,7 @@ _PROXY = "the-proxy-s-password"
 _NETRC = "the-password-in-netrc"
 _IN_URL = "a-password-in-an-address"
 _HELPER = "what-the-helper-knows"
+_VARIABLE = "what-a-variable-holds"
 _STRANGE = "a-cookie-that-a-server-set"
 _RECIPE = "name: worker\nwebui: {root: /webui}\nlayers: [sd, clip]\ntags: [v1]\n"
 _LAYERS = """
@@ -187,6 +190,42 @@ def test_what_fails_tells_nothing_either(
         *token_registry.tokens,
     ]
     assert _leaks(watched.places(), secrets) == []
+
+
+def test_sources_that_ask_for_a_login(watched: Watched, civitai: Civitai, s3: S3, web: Web, elsewhere: Web) -> None:
+    project = watched.project
+    civitai.add(7, {"night.safetensors": _MODEL}, login="401")
+    s3.bucket("models")
+    s3.put("models", "paint.safetensors", safetensors(100, seed=3), sha256=True)
+    for place, path, seed in ((web, "/ink", 4), (elsewhere, "/net", 5)):
+        data = safetensors(100, seed=seed)
+        place.handle(path, lambda asked, data=data: Answer(body=data) if _knows(asked) else Answer(status=401))
+    layers = {
+        "night": {"source": "civitai://7"},
+        "paint": {"source": "s3://models/paint.safetensors"},
+        "ink": {"source": f"{web.url}/ink", "headers": {"Authorization": "Bearer ${MY_TOKEN}"}},
+        "net": {"source": f"{elsewhere.url}/net"},
+    }
+    for name, layer in layers.items():
+        layer |= {"kind": "model", "type": "checkpoint", "filename": f"{name}.safetensors"}  # type: ignore[dict-item]
+    recipe = "name: worker\nwebui: {root: /webui}\nlayers: [night, paint, ink, net]\ntags: [v1]\n"
+    project.write({"layers/l.yaml": json.dumps(layers), "recipes/r.yaml": recipe})
+    environ = {**s3.environ, "CIVITAI_ENDPOINT": civitai.endpoint, "MY_TOKEN": _VARIABLE}
+    watched.run("lock", code=1, env={**environ, "CIVITAI_TOKEN": _WRONG, "MY_TOKEN": _WRONG})
+    environ["CIVITAI_TOKEN"] = civitai.token
+    watched.run("lock", env=environ)
+    watched.run("push", "oci:out", env=environ)
+    watched.run("lock", "--update-all", code=1, env={**environ, "MY_TOKEN": _WRONG})
+    used = [r.headers.get("authorization", "") for r in (*web.requests, *elsewhere.requests)]
+    assert f"Bearer {_VARIABLE}" in used and any(u.startswith("Basic ") for u in used)
+    assert "${MY_TOKEN}" in project.lockfile.read_text()
+    secrets = [civitai.token, civitai.signature, s3.secret, _VARIABLE, _NETRC, _WRONG, _PROXY]
+    assert _leaks(watched.places(), secrets) == []
+
+
+def _knows(asked: Asked) -> bool:
+    login = base64.b64encode(f"{USER}:{_NETRC}".encode()).decode()
+    return asked.headers.get("authorization") in (f"Bearer {_VARIABLE}", f"Basic {login}")
 
 
 def test_login_command(watched: Watched, login_registry: Front) -> None:

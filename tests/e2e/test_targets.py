@@ -13,6 +13,7 @@ import pytest
 
 from e2e.readers import MTIME, layout_blob, layout_manifests, members
 from fixtures.gitrepo import GitRepo
+from fixtures.pickles import harmless
 from fixtures.project import Project, safetensors
 
 COMMITTED = 1704067200
@@ -176,14 +177,14 @@ def test_directories_by_flag(project: Project) -> None:
         "embedding": "/e",
         "upscaler": "/m/ESRGAN",
     }
-    project.write({f"{kind}.pt": kind.encode() for kind in kinds})
+    project.write({f"{kind}.pt": harmless(kind) for kind in kinds})
     layers: dict[str, Any] = {kind: model(kind, f"{kind}.pt") for kind in kinds}
     layers["flags"] = {"kind": "files", "files": {"/flags": {"content": "{{ webui.flags | join(' ') }}"}}}
     webui = {"ckpt_dir": "/checks", "lora_dir": "/l/", "vae_dir": "/v", "hypernetwork_dir": "/h"}
     declare(project, layers, {"webui": {**webui, "embeddings_dir": "/e", "models_dir": "/m"}})
     image = made(project)
     for kind, directory in kinds.items():
-        assert image.link(f"{directory[1:]}/{kind}.pt") == kind.encode()
+        assert image.link(f"{directory[1:]}/{kind}.pt") == harmless(kind)
     assert set(image.json("stable-diffusion-webui/cache.json")["hashes"]) == {
         "checkpoint/checkpoint.pt", "lora/lora", "vae", "hypernet/hypernetwork", "textual_inversion/embedding",
     }  # fmt: skip
@@ -194,7 +195,7 @@ def test_directories_by_flag(project: Project) -> None:
 
 
 def test_a_checkpoint_at_the_path_that_the_start_names(project: Project) -> None:
-    project.write({"sd.safetensors": safetensors(10, {"a": "b"}), "other.ckpt": b"o", "sd.yaml": b"y"})
+    project.write({"sd.safetensors": safetensors(10, {"a": "b"}), "other.ckpt": harmless("o"), "sd.yaml": b"y"})
     sd = model("checkpoint", "sd.safetensors", sidecars={".yaml": "file:sd.yaml"})
     declare(project, {"sd": sd}, {"webui": {"ckpt": "/model.safetensors"}})
     image = made(project)
@@ -212,13 +213,13 @@ def test_a_checkpoint_at_the_path_that_the_start_names(project: Project) -> None
 
 
 def test_directories_that_the_webui_does_not_list(project: Project) -> None:
-    project.write({"sd.ckpt": b"x"})
+    project.write({"sd.ckpt": harmless("x")})
     declare(project, {"sd": model("checkpoint", "sd.ckpt")}, {"webui": {"models_dir": "/root/.models"}})
     project.run("lock", check=False).failed(2, "/root/.models/Stable-diffusion/sd.ckpt", "begins with a dot")
 
 
 def test_the_cache_where_variables_name_it(project: Project) -> None:
-    project.write({"sd.ckpt": b"x"})
+    project.write({"sd.ckpt": harmless("x")})
     webui = {"cache_file": "/opt/cache/hashes.json", "cache_dir": "/tmp/webui/cache/", "version": "1.10.1"}
     declare(project, {"sd": model("checkpoint", "sd.ckpt")}, {"webui": webui})
     image = made(project)
@@ -232,7 +233,7 @@ def test_the_cache_where_variables_name_it(project: Project) -> None:
 
 def test_forge_and_sdnext(project: Project) -> None:
     lora = safetensors(10, {"a": "b"})
-    project.write({"l.safetensors": lora, "c.ckpt": b"c", "e.pt": b"e"})
+    project.write({"l.safetensors": lora, "c.ckpt": harmless("c"), "e.pt": harmless("e")})
     layers = {
         "l": model("lora", "l.safetensors"),
         "c": model("checkpoint", "c.ckpt"),
@@ -245,7 +246,7 @@ def test_forge_and_sdnext(project: Project) -> None:
     cache = forge.json("w/cache.json")
     assert cache["hashes-addnet"]["lora/l"]["sha256"] == whole
     assert cache["safetensors-metadata"]["lora/l"]["value"] == {"a": "b"}
-    assert forge.link("w/embeddings/e.pt") == sdnext.link("w/models/embeddings/e.pt") == b"e"
+    assert forge.link("w/embeddings/e.pt") == sdnext.link("w/models/embeddings/e.pt") == harmless("e")
     cache = sdnext.json("w/data/cache.json")
     assert cache["hashes-addnet"]["lora/l"]["sha256"] == rest.hexdigest()
     assert set(cache["hashes"]) == {"checkpoint/c", "checkpoint/c.ckpt", "textual_inversion/e"}
@@ -277,7 +278,7 @@ def test_the_release_by_the_changelog_of_the_pinned_commit(
     project: Project, repository: Callable[..., str], changelog: bytes, embeddings: bool
 ) -> None:
     webui = repository("webui", webui_dot_py=b"", CHANGELOG_dot_md=changelog)
-    project.write({"e.pt": b"e", "h.pt": b"h"})
+    project.write({"e.pt": harmless("e"), "h.pt": harmless("h")})
     layers = {
         "w": {"kind": "webui", "source": webui},
         "e": model("embedding", "e.pt"),

@@ -15,6 +15,7 @@ import pytest
 from e2e.readers import MTIME, call, expected_tree, sha256, tree, unpack
 from fixtures.gitrepo import GitRepo
 from fixtures.hub import Hub, git_blob
+from fixtures.pickles import harmless
 from fixtures.project import BIG, Project, safetensors
 from fixtures.web import Web
 
@@ -25,7 +26,7 @@ _CLIP = "openai/clip-vit-large-patch14"
 
 _CHECKPOINT = safetensors(BIG, {"format": "pt"}, seed=1)
 _LORA = safetensors(3000, {"ss_output_name": "ink"}, seed=2)
-_EMBEDDING = b"an embedding"
+_EMBEDDING = harmless("an embedding")
 _UNET = safetensors(BIG, seed=3)
 _CONFIG = b"model: {target: ldm.models.diffusion.ddpm.LatentDiffusion}\n"
 

@@ -37,6 +37,7 @@ def test_cache_equals_what_each_release_stored(project: Project, tmp_path: Path)
         "webui": {"root": "/webui", "version": "{{ version }}"},
         "layers": list(layers),
         "compression": "gzip",
+        "pickle": "allow",
         "tags": ["v"],
     }
     project.write({"layers/all.yaml": json.dumps(layers), "recipes/all.yaml": json.dumps(recipe)})

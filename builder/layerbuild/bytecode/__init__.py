@@ -4,7 +4,8 @@
 bytes on every machine, whatever was compiled before.
 """
 
-from layerbuild.bytecode.compiler import Compiled, Compiler, cached_path
+from layerbuild.bytecode.compiler import LARGEST, Compiled, Compiler, too_long
 from layerbuild.bytecode.interpreter import Interpreter, find
+from layerbuild.pyc import cached_path
 
-__all__ = ["Compiled", "Compiler", "Interpreter", "cached_path", "find"]
+__all__ = ["LARGEST", "Compiled", "Compiler", "Interpreter", "cached_path", "find", "too_long"]

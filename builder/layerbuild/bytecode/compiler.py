@@ -45,12 +45,6 @@ class Compiled:
     reason: str | None = None
 
 
-def cached_path(path: str, tag: str) -> str:
-    """Where Python looks for the bytecode of the source at `path` (PEP 3147)."""
-    directory, slash, name = path.rpartition("/")
-    return f"{directory}{slash}__pycache__/{name.removesuffix('.py')}.{tag}.pyc"
-
-
 class Compiler:
     """Compiles sources. Safe to share between threads; to be closed, or used in a `with`.
 
@@ -82,7 +76,7 @@ class Compiler:
             CompileError: nobody can tell: the compiler crashed, or needs more time or memory than it may have.
         """
         if len(source) > LARGEST:
-            raise _impossible(path, f"it has {len(source)} bytes, {LARGEST} are the limit")
+            raise too_long(path, len(source))
         process = self._places.get()
         try:
             process = process or _Process(self.interpreter)
@@ -175,6 +169,11 @@ def _exactly(pipe: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise OSError("it ended")
     return data
+
+
+def too_long(path: str, size: int) -> CompileError:
+    """The error for a source of `size` bytes, which are more than `LARGEST`."""
+    return _impossible(path, f"it has {size} bytes, {LARGEST} are the limit")
 
 
 def _impossible(path: str, cause: str) -> CompileError:

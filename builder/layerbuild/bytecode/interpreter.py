@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import InterpreterMissing
-
-VERSION = re.compile(r"^3\.(8|9|1[0-4])(\.\d{1,3})?$")
-"""What a recipe may ask for: the versions whose bytecode is known here."""
 
 _WAIT = 30
 """Seconds that an interpreter may take to say what it is."""

@@ -1,6 +1,6 @@
 """What runs in the target's Python: compiles sources that come in on stdin, for as long as they come.
 
-It is given to an interpreter of another version than layerbuild's own (3.8 to 3.14) as text, and so uses
+It is given to an interpreter of another version than layerbuild's own (3.8 to 3.13) as text, and so uses
 nothing but what each of them has built in. Each source is compiled in a process of its own, a fork of this
 one: a source that makes the compiler crash, hang or eat memory hurts nobody else.
 
@@ -94,8 +94,6 @@ class _Objects:
             objects = self.several(before)
             line = self.take(4)
             return kind, head + line, objects + self.several(after)
-        if kind == 0x3A:  # :, a slice
-            return kind, b"", self.several(3)
         if kind == 0x6C:  # l: 15 bits of an integer at a time
             return kind, self.take(4 + 2 * abs(_long(self.data, self.at))), ()
         return kind, self.take(_FIXED[kind]), ()

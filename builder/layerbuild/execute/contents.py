@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
-from layerbuild.execute.compiled import CompiledWheels
+from layerbuild.execute.bytecode import Bytecode
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
 from layerbuild.execute.wheelhouse import Place, Wheelhouse
@@ -40,6 +40,7 @@ class Contents:
         keep: what is fetched on the way stays in the store.
         wanted: sha256 of models whose facts an image waits for: learnt whenever their bytes pass by.
         formats: what contents must be, before a layer that holds them is accepted.
+        compiler: makes bytecode of sources.
     """
 
     def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress, *, keep: bool = True) -> None:
@@ -47,11 +48,11 @@ class Contents:
         self.keep = keep
         self.wanted: frozenset[str] = frozenset()
         self.formats = Formats()
+        self.compiler = Bytecode(store, progress, self.verified)
         self._context = context
         self._progress = progress
         self._origins = Origins(lock, context)
         self.wheelhouse = Wheelhouse(store)
-        self.compiled = CompiledWheels(self.wheelhouse, progress)
         self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
@@ -92,28 +93,27 @@ class Contents:
         pinned = self.origin(content).file
         return self.wheelhouse.wheel(pinned.content, pinned.path, lambda: self.ensure([content]))
 
-    def bytecode(self, sha256: str, prefix: str, python: str) -> Mapping[str, Content]:
-        """The bytecode of a wheel's modules, by path below the absolute `prefix`. Made if it never was, of the wheel,
-        which is then fetched.
+    def at_hand(self, wheels: Iterable[str]) -> bool:
+        """Whether somebody has looked into all of these wheels on this machine."""
+        return all(self.wheelhouse.is_known(sha256) for sha256 in wheels)
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Bytecode of sources, made if it is not here. Sources are fetched for it.
 
         Raises:
-            BytecodeError: no Python of that version is here, or a module cannot be compiled.
-            SourceError, StoreError, LockError: as `open`.
+            BytecodeError: there is nothing to compile with, or something cannot be compiled.
+            SourceError, StoreError, LockError: a source cannot be had.
         """
-        wheel, content = self.wheel(sha256), self.origin(Content(size=None, sha256=sha256)).file.content
-        return self.compiled.of(wheel, content, prefix, python, lambda: self.ensure([content]))
 
-    def at_hand(self, wheels: Iterable[str], compiled: tuple[str, str] | None) -> bool:
-        """Whether everything is known here that layers of some wheels are described from.
+        def fetch(contents: Sequence[Content]) -> None:
+            if listing is not None:
+                self.ensure_tree(listing, contents)
+            else:
+                self.ensure(contents)
 
-        Args:
-            compiled: the absolute prefix and the version `3.X` for which their bytecode is wanted; None where it is
-                not.
-        """
-        return all(
-            self.wheelhouse.is_known(sha256) and (compiled is None or self.compiled.is_kept(sha256, *compiled))
-            for sha256 in wheels
-        )
+        return self.compiler.of(python, sources, fetch)
 
     # --- bytes ---------------------------------------------------------------------------------------
 

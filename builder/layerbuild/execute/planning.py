@@ -93,7 +93,7 @@ class Planner:
         contents = self.builder.contents
         if layer.instance.kind == python.KIND:
             found = python.wheels(layer.instance)
-            if not contents.at_hand(found, python.compiled(layer.instance)):
+            if python.has_bytecode(layer.instance) or not contents.at_hand(found):
                 # To say more, they would have to be fetched and compiled.
                 missing = contents.missing(Content(size=None, sha256=sha256) for sha256 in found)
                 return sum(contents.size(content) or 0 for content in missing), None

@@ -1,22 +1,18 @@
-"""Files within archives of the store: those of wheels, and the bytecode that was made of them.
+"""Files within the wheels of the store.
 
-A member is read where it lies, and held against the digest by which a layer wants it: nothing is ever unpacked to
-disk. What is in a wheel is found out once, and kept as a document; the bytecode of a wheel is kept as an archive.
+A file is read where it lies, and held against the digest by which a layer wants it: nothing is ever unpacked to
+disk. What is in a wheel is found out once, and kept as a document.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
-from layerbuild.digests import CHUNK
 from layerbuild.errors import SourceError
-from layerbuild.model import Content, canonical_json
+from layerbuild.model import Content
 from layerbuild.store import Store
 from layerbuild.wheels import archive, inspection
 from layerbuild.wheels.archive import Member
@@ -80,45 +76,6 @@ class Wheelhouse:
             wheel = inspection.inspect(file, filename)
         self._store.put_derived(name, self._store.add_document(wheel.document()))
         return wheel
-
-    @property
-    def temporary(self) -> Path:
-        """A directory for what is not finished."""
-        return self._store.root / "tmp"
-
-    def kept(self, name: str) -> Mapping[str, Content] | None:
-        """Files of an archive that `keep` took in; None where there is none, or it is gone."""
-        document = self._store.derived(name)
-        if document is None or not self._store.has(Content(size=None, sha256=document)):
-            return None
-        value = json.loads(self._store.document(document))
-        archived = Content(size=None, sha256=value["archive"])
-        if not self._store.has(archived):
-            return None
-        files = {path: Content(size=size, sha256=sha256) for path, (sha256, size) in value["files"].items()}
-        self._placed(archived, files, name)
-        return files
-
-    def keep(self, name: str, file: IO[bytes]) -> Mapping[str, Content]:
-        """Takes an archive in that was made here, under a name that says what of, and how. Returns its files.
-
-        Raises:
-            StoreError: it cannot be kept.
-        """
-        file.seek(0)
-        chunks = iter(lambda: file.read(CHUNK), b"")
-        archived = self._store.add(chunks, Content(size=None), name=name, advance=lambda _: None)
-        files = {}
-        with self._store.file(archived) as stored:
-            for path, member in archive.members(stored, what=name).items():
-                digest = hashlib.sha256()
-                for chunk in archive.read(stored, member, what=name):
-                    digest.update(chunk)
-                files[path] = Content(size=member.size, sha256=digest.hexdigest())
-        value = {"archive": archived.sha256, "files": {path: [c.sha256, c.size] for path, c in files.items()}}
-        self._store.put_derived(name, self._store.add_document(canonical_json(value).encode()))
-        self._placed(archived, files, name)
-        return files
 
     def _placed(self, archived: Content, files: Mapping[str, Content], name: str) -> None:
         with self._guard:

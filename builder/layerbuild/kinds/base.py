@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from layerbuild.errors import SourceError
@@ -36,11 +36,18 @@ class Knowledge(Protocol):
             LayerbuildError: nobody has looked into it on this machine.
         """
 
-    def bytecode(self, sha256: str, prefix: str, python: str) -> Mapping[str, Content]:
-        """The bytecode of a wheel's modules, by its path below the absolute `prefix`; for Python `3.X`.
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """The bytecode of sources that lie at absolute paths in the image, by these; without those that are no valid
+        sources of that Python.
+
+        Args:
+            python: version, as in `Target`.
+            listing: sha256 of the git tree's listing that the sources are of.
 
         Raises:
-            LayerbuildError: it cannot be made on this machine.
+            LayerbuildError: a source cannot be had or compiled, or there is nothing to compile it with.
         """
 
 

@@ -11,8 +11,9 @@ import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from layerbuild import pyc
 from layerbuild.errors import SourceError
-from layerbuild.kinds import requests
+from layerbuild.kinds import bytecode, requests
 from layerbuild.kinds.base import Json, Knowledge, base_directories, instance, owner, strip, with_parents
 from layerbuild.model import LARGE, Content, Entry, Instance, Pin, Target
 from layerbuild.schema import PythonLayer
@@ -22,12 +23,17 @@ KIND = "python"
 REVISION = 1
 
 
+def minor(layer: PythonLayer) -> str:
+    """Version of the Python that the packages are for, `3.X`."""
+    return ".".join((layer.python or "").split(".")[:2])
+
+
 def instances(layer: PythonLayer, pins: Mapping[str, Pin], target: Target, label: str) -> list[Instance]:
     """Its layers: the environment with its light wheels, and one for each heavy wheel."""
     found = {name: pin.files[0].content for name, pin in requests.wheels(pins).items()}
     heavy = {name: content for name, content in found.items() if (content.size or 0) >= LARGE}
     light = sorted({content.sha256 or "" for name, content in found.items() if name not in heavy})
-    own = {"interpreter": layer.interpreter or f"/usr/bin/python{layer.python}"}
+    own = {"interpreter": layer.interpreter or f"/usr/bin/python{minor(layer)}"}
     return [
         _instance(layer, light, target, label, environment=own),
         *(_instance(layer, [content.sha256 or ""], target, f"{label}/{name}") for name, content in heavy.items()),
@@ -40,9 +46,9 @@ def _instance(
     prefix = strip(layer.prefix)
     inputs = {
         "prefix": prefix,
-        "python": layer.python,
+        "python": minor(layer),
         "wheels": list(found),
-        "bytecode": layer.bytecode,
+        **({"bytecode": pyc.setting(layer.python or "")} if layer.bytecode != "none" else {}),
         "directories": base_directories([f"{prefix}/x"], target),
         **({"environment": dict(environment)} if environment is not None else {}),
         **owner(target),
@@ -64,8 +70,9 @@ def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
         wheel = knowledge.wheel(sha256)
         files = installed(wheel, prefix=f"/{prefix}", python=python)
         made = [_entry(file, prefix, ids) for file in files]
-        if inputs["bytecode"] != "none":
-            made += _compiled(knowledge.bytecode(sha256, f"/{prefix}", python), prefix, ids)
+        if "bytecode" in inputs:
+            modules = [entry for file, entry in zip(files, made, strict=True) if file.importable]
+            made += bytecode.compiled(modules, inputs["bytecode"], knowledge)[len(modules) :]
         for entry in made:
             other = entries.setdefault(entry.path, entry)
             if other is not entry and not same(other, entry):
@@ -101,14 +108,6 @@ def _entry(file: Installed, prefix: str, ids: Json) -> Entry:
     )
 
 
-def _compiled(found: Mapping[str, Content], prefix: str, ids: Mapping[str, int]) -> list[Entry]:
-    uid, gid = ids["uid"], ids["gid"]
-    return [
-        Entry(path=f"{prefix}/{path}", type="file", mode=0o644, content=content, uid=uid, gid=gid)
-        for path, content in found.items()
-    ]
-
-
 def _environment(inputs: Json) -> Iterator[Entry]:
     """What `python -m venv --without-pip` makes, its activation scripts left out (PEP 405)."""
     if "environment" not in inputs:
@@ -129,10 +128,9 @@ def _environment(inputs: Json) -> Iterator[Entry]:
         yield Entry(path=f"{prefix}/bin/{name}", type="symlink", mode=0o777, target=goal, **ids)
 
 
-def compiled(layer: Instance) -> tuple[str, str] | None:
-    """Absolute prefix and version `3.X` for which a layer's modules are compiled; None where they are not."""
-    inputs = json.loads(layer.inputs)
-    return (f"/{inputs['prefix']}", inputs["python"]) if inputs["bytecode"] != "none" else None
+def has_bytecode(layer: Instance) -> bool:
+    """Whether a layer's modules are compiled."""
+    return "bytecode" in json.loads(layer.inputs)
 
 
 def clash_between(

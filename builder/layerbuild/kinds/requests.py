@@ -40,6 +40,9 @@ PYTHON_PLATFORMS = {
 }
 """Platform of an image -> uv's name of what its wheels are for. The C library is that of RHEL 8, or newer."""
 
+DEFAULT_PYTHON = "3.10"
+"""Where no image says it: that of most webuis."""
+
 DEFAULT_PLATFORM = PYTHON_PLATFORMS["linux/amd64"]
 
 
@@ -77,7 +80,7 @@ def requests(layer: Layer) -> dict[str, PinRequest]:
         extensions = {extension(d): tree_request(layer, extension(d), uri) for d, uri in layer.extensions.items()}
         return {WEBUI: tree_request(layer, WEBUI, layer.source), **checkouts, **extensions}
     if isinstance(layer, PythonLayer):
-        return {PYTHON: PinRequest(uri=f"python:{layer.python}", python=_of_python(layer))}
+        return {PYTHON: PinRequest(uri=f"python:{layer.python or DEFAULT_PYTHON}", python=_of_python(layer))}
     return _of_files(layer)
 
 
@@ -93,7 +96,7 @@ def _of_python(layer: PythonLayer) -> PythonRequest:
         indexes=tuple(layer.indexes),
         index_strategy=layer.index_strategy,
         exclude_newer=layer.exclude_newer,
-        python=layer.python,
+        python=layer.python or DEFAULT_PYTHON,
         platform=layer.platform or DEFAULT_PLATFORM,
         build=tuple(sorted(layer.build)),
     )

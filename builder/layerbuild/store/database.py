@@ -1,4 +1,4 @@
-"""What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files, what
+"""What the store remembers, in SQLite: receipts, facts, names of blobs, bytecode, pushes, marks of local files, what
 registries take.
 
 WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
@@ -12,11 +12,11 @@ import sqlite3
 import threading
 import time
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from layerbuild.errors import StoreError
-from layerbuild.model import Blob, Facts, Receipt
+from layerbuild.model import Blob, Content, Facts, Receipt
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (key TEXT PRIMARY KEY, diff_id TEXT NOT NULL, size INTEGER NOT NULL);
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS local_files (
     path BLOB PRIMARY KEY, sha256 TEXT NOT NULL, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
     ctime_ns INTEGER, seen_ns INTEGER);
 CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
+CREATE TABLE IF NOT EXISTS bytecode (
+    source TEXT, path TEXT, setting TEXT, sha256 TEXT, size INTEGER, PRIMARY KEY (source, path, setting));
 CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
 CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS registries (
@@ -39,6 +41,13 @@ _VERSION = 3
 
 _WEEK = 7 * 24 * 3600
 """Seconds for which it is believed what a registry did: whoever runs it may have changed it since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBytecode:
+    """What a Python source became: `content` is None where it is no valid one, and has no bytecode."""
+
+    content: Content | None
 
 
 class Database:
@@ -103,6 +112,25 @@ class Database:
         new = json.dumps({k: v for k, v in asdict(facts).items() if v is not None})
         sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET value = json_patch(value, ?)"
         self.query(sql, sha256, new, new)
+
+    def bytecode(self, source: str, path: str, setting: str) -> KnownBytecode | None:
+        """What a source at a path became; None where nobody has compiled it here.
+
+        Args:
+            source: its sha256.
+            setting: by `pyc.setting`.
+        """
+        sql = "SELECT sha256, size FROM bytecode WHERE source = ? AND path = ? AND setting = ?"
+        rows = self.query(sql, source, path, setting)
+        if not rows:
+            return None
+        sha256, size = rows[0]
+        return KnownBytecode(content=Content(sha256=str(sha256), size=int(str(size))) if sha256 else None)
+
+    def put_bytecode(self, source: str, path: str, setting: str, content: Content | None) -> None:
+        """Remember what a source at a path became: nothing, where it is no valid one."""
+        sha256, size = (content.sha256, content.size) if content else (None, None)
+        self.query("INSERT OR REPLACE INTO bytecode VALUES (?, ?, ?, ?, ?)", source, path, setting, sha256, size)
 
     def receipt(self, key: str) -> Receipt | None:
         """What a key became here, with every blob that is known of it."""

@@ -14,7 +14,7 @@ _Score = tuple[int, ...]
 
 def best(filenames: Sequence[str], python: str) -> str:
     """The file name that comes first for Python `3.X`. All of them must fit."""
-    return max(filenames, key=lambda name: (*_score(name, int(python.partition(".")[2])), _build(name), name))
+    return max(filenames, key=lambda name: (*_score(name, int(python.split(".")[1])), _build(name), name))
 
 
 def _build(filename: str) -> int:
