@@ -10,6 +10,7 @@ from layerbuild.errors import InterpreterMissing
 from layerbuild.execute.build import Builder
 from layerbuild.kinds.requests import extension
 from layerbuild.lockmodel import Lock
+from layerbuild.schema import PythonLayer
 from layerbuild.sources import Context
 from layerbuild.sources.git import GitSource
 from layerbuild.webui import installscript
@@ -44,9 +45,11 @@ def uncompilable(images: Sequence[ComposedImage], builder: Builder) -> list[str]
     found = []
     asking: dict[str, list[str]] = {}
     for image in images:
-        python = image.target.bytecode
-        if python is not None and any(layer.instance and builder.packer.known(layer) is None for layer in image.layers):
-            asking.setdefault(python, []).append(image.title)
+        layers = (use.layer for use in image.declaration.uses)
+        packages = {one.python for one in layers if isinstance(one, PythonLayer) and one.bytecode != "none"}
+        if any(layer.instance and builder.packer.known(layer) is None for layer in image.layers):
+            for python in sorted({image.target.bytecode, *packages} - {None}, key=str):
+                asking.setdefault(str(python), []).append(image.title)
     for python, names in asking.items():
         try:
             builder.contents.compiler.interpreter(python)
