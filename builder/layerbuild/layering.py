@@ -250,6 +250,11 @@ class _Maker:
         return Contribution(layers=tuple(layers), extensions=extensions)
 
     def _python(self, layer: PythonLayer) -> Contribution:
+        for name, pin in requests.wheels(self.pins).items():
+            first = pin.files[0] if pin.files else None
+            if first is None or not first.path.endswith(".whl") or None in (first.content.sha256, first.content.size):
+                message = f"the lock pins no wheel for {name}"
+                raise refused(self.use, message, f"run 'layerbuild lock --update {self.use.name}'")
         made = python.instances(layer, self.pins, self.target, self.use.name)
         return Contribution(
             layers=tuple(self._layer(instance, "python") for instance in made), paths=(f"{layer.prefix}/pyvenv.cfg",)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from e2e.readers import layout_manifests, members
+from e2e.readers import layout_manifests, members, sha256
 from fixtures.gitrepo import GitRepo
 from fixtures.project import Project
 from fixtures.pythonbase import PYTHON
+from fixtures.web import Answer, Asked
 from fixtures.wheels import Index, contents, with_record, zipped
 from layerbuild.model import LARGE
 
@@ -256,9 +257,75 @@ def test_source_is_built_where_it_is_named_and_once(packages: Project, index: In
     packages.run("build", env=third, check=False).failed(1, "sourceonly-1.0", "not reproducible", digest)
 
 
-def test_logins_for_an_index_stay_out_of_lock_and_messages(packages: Project, index: Index) -> None:
-    from fixtures.web import Answer, Asked
+def test_a_lock_that_was_edited_by_hand_is_no_traceback(packages: Project, index: Index) -> None:
+    index.wheel("alpha")
+    declare(packages, index, "alpha").run("lock")
+    good = packages.lockfile.read_text()
+    for change in (
+        lambda pin: pin.pop("files"),
+        lambda pin: pin["files"][0].update(path="alpha.zip"),
+        lambda pin: pin["files"][0].pop("size"),
+    ):
+        packages.write({"lockfile.yaml": good})
+        packages.edit_lock(lambda lock, change=change: change(lock["layers"]["packages"]["pins"]["wheel alpha"]))
+        packages.run("build", check=False).failed(2, "no wheel for alpha", "--update packages")
+    packages.write({"lockfile.yaml": good})
+    packages.edit_lock(lambda lock: lock["layers"]["packages"].update(pins={}))
+    packages.run("build", check=False).failed(3, "other pins")
 
+
+def test_an_index_of_plain_pages_is_asked_for_sizes(packages: Project, index: Index) -> None:
+    data = index.wheel("alpha")
+    name = "alpha-1.0-py3-none-any.whl"
+    page = f'<!DOCTYPE html><a href="/files/{name}#sha256={sha256(data)}">{name}</a>'
+    index.web.route("/simple/alpha/", Answer(body=page.encode(), headers={"Content-Type": "text/html"}))
+    declare(packages, index, "alpha").run("lock")
+    pin = pins(packages)["wheel alpha"]
+    assert pin["files"] == [{"path": "alpha-1.0-py3-none-any.whl", "size": len(data), "sha256": sha256(data)}]
+    assert "#" not in pin["source"]
+
+
+def test_what_cannot_be_chosen_is_said_in_uvs_words(packages: Project, index: Index) -> None:
+    index.wheel("alpha", requires=("beta>=2",))
+    index.wheel("beta")
+    declare(packages, index, "alpha")
+    packages.run("lock", check=False).failed(1, "packages cannot be locked", "beta", "loosen the requirements")
+
+
+def test_two_environments_in_one_place_are_refused(packages: Project, index: Index) -> None:
+    index.wheel("alpha")
+    declare(packages, index, "alpha")
+    text = (packages.root / "layers/all.yaml").read_text()
+    packages.write({"layers/more.yaml": text.replace("packages:", "others:", 1)})
+    packages.write({"recipes/worker.yaml": "base: scratch\nlayers: [packages, others]\n"})
+    packages.run("lock", check=False).failed(2, "/opt/venv/pyvenv.cfg", "others")
+
+
+def test_the_recipe_may_say_which_python(packages: Project, index: Index) -> None:
+    index.wheel("alpha")
+    declare(packages, index, "alpha")
+    text = (packages.root / "layers/all.yaml").read_text().replace(f"  python: '{PYTHON}'\n", "")
+    packages.write({"layers/all.yaml": text})
+    packages.run("lock", check=False).failed(2, "which Python")
+    recipe = (packages.root / "recipes/worker.yaml").read_text()
+    packages.write({"recipes/worker.yaml": f"{recipe}python: '{PYTHON}'\n"})
+    packages.run("lock")
+    assert list(packages.lock["layers"]) == [f"packages[python={PYTHON}]"]
+    packages.write({"layers/all.yaml": text.replace("  kind: python", "  kind: python\n  python: '3.9'")})
+    packages.run("lock", check=False).failed(2, "3.9", PYTHON)
+
+
+def test_who_has_no_such_python_is_told_so(packages: Project, index: Index) -> None:
+    index.wheel("alpha")
+    declare(packages, index, "alpha")
+    text = (packages.root / "layers/all.yaml").read_text().replace(PYTHON, "3.8")
+    packages.write({"layers/all.yaml": text})
+    nobody = {"LAYERBUILD_PYTHON_3_8": "/nowhere/python3.8"}
+    assert "no Python 3.8" in packages.run("lock", env=nobody).out
+    packages.run("build", env=nobody, check=False).failed(1, "no Python 3.8", "bytecode: none")
+
+
+def test_logins_for_an_index_stay_out_of_lock_and_messages(packages: Project, index: Index) -> None:
     index.wheel("alpha")
     inner = index.web.answer
 

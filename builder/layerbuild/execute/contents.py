@@ -12,7 +12,7 @@ from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
 from layerbuild.execute.bytecode import Bytecode
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
-from layerbuild.execute.wheelhouse import Place, Wheelhouse
+from layerbuild.execute.wheelhouse import Wheelhouse
 from layerbuild.formats import Formats
 from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, sha256_hex
@@ -126,7 +126,7 @@ class Contents:
             StoreError: they cannot be read or kept.
             LockError: the lock does not say where they come from.
         """
-        if self._inside(content):
+        if self.wheelhouse.place(content):
             yield from _from(offset, self.verified(content))
             return
         if not offset and not self.store.has(content):
@@ -152,7 +152,7 @@ class Contents:
         """
         if offset:
             yield from self.open(content, offset)
-        elif (place := self._inside(content)) is not None:
+        elif (place := self.wheelhouse.place(content)) is not None:
             self.ensure([place.archive])
             yield from self.wheelhouse.read(place, content)
         elif self.store.has(content):
@@ -160,14 +160,9 @@ class Contents:
         else:
             yield from self._arriving(content)
 
-    def _inside(self, content: Content) -> Place | None:
-        """Where a content lies that is part of an archive, and no file of the store."""
-        place = self.wheelhouse.place(content)
-        return place if place is not None and not self.store.has(content) else None
-
     def missing(self, contents: Iterable[Content]) -> list[Content]:
         """Those that are not on this machine, each once; of what is part of an archive, the archive."""
-        places = ((self._inside(content), content) for content in contents)
+        places = ((self.wheelhouse.place(content), content) for content in contents)
         unique = {(place.archive if place else c).id: place.archive if place else c for place, c in places}
         return [content for content in unique.values() if not self.store.has(content)]
 
@@ -339,7 +334,7 @@ class Contents:
         Raises:
             SourceError: they cannot be had.
         """
-        place = self._inside(content)
+        place = self.wheelhouse.place(content)
         if self.store.has(content) or (place is not None and self.store.has(place.archive)):
             chunks = self.open(content, offset)
             return read_exactly(chunks, length)
