@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 """
 
-_VERSION = 3
+_VERSION = 4
 """Of the tables above."""
 
 _WEEK = 7 * 24 * 3600
