@@ -71,8 +71,10 @@ def _requirement(value: str) -> str:
 
 
 def _index(value: str) -> str:
-    if not value.startswith(("https://", "http://")) or not value.isprintable() or " " in value:
-        raise ValueError("an index is an address: https://...")
+    host = value.partition("://")[2].partition("/")[0].rpartition(":")[0]
+    here = value.startswith("http://") and host in ("127.0.0.1", "localhost", "[::1]")
+    if not (value.startswith("https://") or here) or not value.isprintable() or " " in value:
+        raise ValueError("an index is an https:// address: digests come from it, and nothing else vouches for them")
     if "@" in value.partition("://")[2].partition("/")[0] or "?" in value:
         raise ValueError("an index's address holds no login: put it into ~/.netrc")
     return value

@@ -182,7 +182,8 @@ class Builder:
         if failed:
             selected = [image for image in selected if image.name not in failed]
             composed = tuple(image for image in composed if image.name not in failed)
-        doubtful = [image for image in composed if not self._all_known(image)]
+        # Those that the lock has seen whole were held against each other then.
+        doubtful = [image for image in composed if self.lock.images[image.name].manifest is None]
         failed |= self._clashing(doubtful)
         composed = tuple(image for image in composed if image.name not in failed)
         selected = [image for image in selected if image.name not in failed]
@@ -206,10 +207,6 @@ class Builder:
             except LayerbuildError as error:  # noqa: PERF203  # once per image
                 failed[image.name] = error
         return Built(images=tuple(images), failed=failed)
-
-    def _all_known(self, image: ComposedImage) -> bool:
-        """Whether all its layers of Python packages were made before: then they were also held against each other."""
-        return all(self.packer.known(layer) is not None for layer in image.layers if layer.kind == python.KIND)
 
     def _clashing(self, images: Iterable[ComposedImage]) -> dict[str, LayerbuildError]:
         """Images of which two packages write one path, as far as it is known here what is in them."""

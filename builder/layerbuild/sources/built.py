@@ -26,7 +26,7 @@ from layerbuild.sources.web import WebSource
 from layerbuild.wheels import archive, inspection
 
 SCHEME = "built+"
-_MAX_WHEEL = 1024 * 1024 * 1024
+_MAX_WHEEL = 256 * 1024 * 1024
 """Bytes of a wheel that is built here."""
 
 _TIME = (1980, 1, 2, 0, 0, 0)
