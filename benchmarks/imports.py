@@ -70,7 +70,6 @@ class Container:
     """
 
     def __init__(self, directory: Path, interpreter: Interpreter) -> None:
-        self.interpreter = interpreter
         self._podman = ["podman", "--root", str(directory / "root"), "--runroot", str(directory / "run")]
         self._podman += ["--runtime", "runc"]
         root = directory / "rootfs"
@@ -82,7 +81,8 @@ class Container:
                 (root / name).symlink_to(here.readlink())
             elif here.is_dir():
                 mounts.append(f"{here}:{here}:ro")
-        prefix = interpreter.path.resolve().parents[1]
+        self._python = interpreter.path.resolve()
+        prefix = self._python.parents[1]
         if not prefix.is_relative_to("/usr"):
             mounts.append(f"{prefix}:{prefix}:ro")
         (root / "tmp").mkdir(parents=True)
@@ -96,7 +96,7 @@ class Container:
         command = [*self._podman, "run", "--rm", "--network=none", *limits, *self._mounts]
         command += ["-v", f"{variant.site}:{SITE}:{'O' if variant.writable else 'ro'}"]
         command += [option for name, value in environment.items() for option in ("-e", f"{name}={value}")]
-        command += ["--rootfs", str(self._root), str(self.interpreter.path), *variant.flags]
+        command += ["--rootfs", str(self._root), str(self._python), *variant.flags]
         command += ["-c", variant.before + _CLOCK.format(", ".join(modules))]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
@@ -220,7 +220,9 @@ def main() -> None:
     parser.add_argument("--more", action="store_true", help="also what else might help")
     arguments = parser.parse_args()
     interpreter = find(arguments.python)
-    with tempfile.TemporaryDirectory(prefix="lb-", dir=arguments.site.parent if arguments.site else None) as name:
+    # Sources are hard links, which do not leave their disk; podman takes no long path.
+    beside = arguments.site.parent if arguments.site else None
+    with tempfile.TemporaryDirectory(dir=beside) as name, tempfile.TemporaryDirectory(prefix="lb-") as short:
         work = Path(name)
         source = work / "site"
         if arguments.site:
@@ -228,7 +230,7 @@ def main() -> None:
         else:
             install(interpreter, arguments.packages, source)
         found = variants(source, work, interpreter, more=arguments.more)
-        container = Container(work, interpreter)
+        container = Container(Path(short), interpreter)
         taken: dict[str, list[float]] = {what: [] for what in found}
         for number in range(arguments.rounds + 1):
             for what, variant in found.items():
