@@ -41,7 +41,7 @@ PACKAGES = (
 MODULES = ("torch", "gradio")
 SITE = "/opt/site"
 _CLOCK = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-_DROPPED = ("tests", "test", "testing", "docs", "doc", "examples")
+_DROPPED = ("tests", "docs", "doc", "examples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,14 @@ class Variant:
     Attributes:
         site: directory of the packages.
         flags, environment: of Python.
-        writable: whether Python may write bytecode there.
+        before: what it runs first.
+        writable: whether Python may write there; what it wrote is gone at the next start.
     """
 
     site: Path
     flags: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: str = ""
     writable: bool = False
 
 
@@ -68,7 +70,6 @@ class Container:
     """
 
     def __init__(self, directory: Path, interpreter: Interpreter) -> None:
-        self.interpreter = interpreter
         self._podman = ["podman", "--root", str(directory / "root"), "--runroot", str(directory / "run")]
         self._podman += ["--runtime", "runc"]
         root = directory / "rootfs"
@@ -80,7 +81,8 @@ class Container:
                 (root / name).symlink_to(here.readlink())
             elif here.is_dir():
                 mounts.append(f"{here}:{here}:ro")
-        prefix = interpreter.path.resolve().parents[1]
+        self._python = interpreter.path.resolve()
+        prefix = self._python.parents[1]
         if not prefix.is_relative_to("/usr"):
             mounts.append(f"{prefix}:{prefix}:ro")
         (root / "tmp").mkdir(parents=True)
@@ -92,10 +94,10 @@ class Container:
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
         environment = {"PYTHONPATH": SITE, "HOME": "/tmp", "GRADIO_ANALYTICS_ENABLED": "False", **variant.environment}
         command = [*self._podman, "run", "--rm", "--network=none", *limits, *self._mounts]
-        command += ["-v", f"{variant.site}:{SITE}:{'rw' if variant.writable else 'ro'}"]
+        command += ["-v", f"{variant.site}:{SITE}:{'O' if variant.writable else 'ro'}"]
         command += [option for name, value in environment.items() for option in ("-e", f"{name}={value}")]
-        command += ["--rootfs", str(self._root), str(self.interpreter.path), *variant.flags]
-        command += ["-c", _CLOCK.format(", ".join(modules))]
+        command += ["--rootfs", str(self._root), str(self._python), *variant.flags]
+        command += ["-c", variant.before + _CLOCK.format(", ".join(modules))]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
             raise harness.Failed("the container", f"ended with {done.returncode}", done.stderr.decode()[-2000:])
@@ -161,20 +163,44 @@ def variants(source: Path, work: Path, interpreter: Interpreter, *, more: bool) 
         "unchecked-hash": Variant(site=ours),
     }
     if more:
-        less = copy(source, work / "less", _DROPPED)
-        compile_unchecked(interpreter, less)
-        found |= {
-            "unchecked-hash, tests and docs dropped": Variant(site=less),
-            "unchecked-hash, PYTHONDONTWRITEBYTECODE=1": Variant(
-                site=ours, environment={"PYTHONDONTWRITEBYTECODE": "1"}
-            ),
-            "unchecked-hash, -X frozen_modules=on": Variant(site=ours, flags=("-X", "frozen_modules=on")),
-            "unchecked-hash, PYTHONNOUSERSITE=1": Variant(site=ours, environment={"PYTHONNOUSERSITE": "1"}),
-            "no bytecode, PYTHONDONTWRITEBYTECODE=1": Variant(
-                site=none, environment={"PYTHONDONTWRITEBYTECODE": "1"}, writable=True
-            ),
-        }
+        found |= others(none, ours, work, interpreter)
     return found
+
+
+def others(none: Path, ours: Path, work: Path, interpreter: Interpreter) -> dict[str, Variant]:
+    """What else might help, each beside unchecked-hash alone."""
+    less = copy(ours, work / "less", _DROPPED)
+    compile_unchecked(interpreter, less)
+    ordered = copy(ours, work / "ordered")
+    first_use(interpreter, ours, ordered)
+    fonts = Path(shutil.copytree(ours, work / "fonts", copy_function=os.link, symlinks=True))
+    environment = {**os.environ, "PYTHONPATH": str(ours), "MPLCONFIGDIR": str(fonts / ".matplotlib")}
+    command = [str(interpreter.path), "-c", "import matplotlib.font_manager"]
+    subprocess.run(command, env=environment, check=False, stderr=subprocess.DEVNULL)
+    quiet = {"PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        "tests and docs dropped": Variant(site=less),
+        "files in the order of first use": Variant(site=ordered),
+        "PYTHONDONTWRITEBYTECODE=1": Variant(site=ours, environment=quiet),
+        "-X frozen_modules=on": Variant(site=ours, flags=("-X", "frozen_modules=on")),
+        "SETUPTOOLS_USE_DISTUTILS=stdlib": Variant(site=ours, environment={"SETUPTOOLS_USE_DISTUTILS": "stdlib"}),
+        "matplotlib's font cache": Variant(site=fonts, environment={"MPLCONFIGDIR": f"{SITE}/.matplotlib"}),
+        "no garbage collection": Variant(site=ours, before="import gc; gc.disable(); "),
+        "no bytecode, written at each start": Variant(site=none, writable=True),
+        "no bytecode, PYTHONDONTWRITEBYTECODE=1": Variant(site=none, writable=True, environment=quiet),
+    }
+
+
+def first_use(interpreter: Interpreter, compiled: Path, site: Path) -> None:
+    """Copies bytecode to `site`, what the imports read first in the order in which they read it."""
+    script = f"import {', '.join(MODULES)}, sys; print(*(getattr(m, '__cached__', None) for m in sys.modules.values()))"
+    environment = {**os.environ, "PYTHONPATH": str(compiled)}
+    told = subprocess.run([str(interpreter.path), "-c", script], env=environment, capture_output=True, check=True)
+    used = [Path(word) for word in told.stdout.decode().split() if word.startswith(str(compiled))]
+    for path in dict.fromkeys([*used, *sorted(compiled.rglob("*.pyc"))]):
+        target = site / path.relative_to(compiled)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
 
 
 def drop_page_cache() -> None:
@@ -191,10 +217,12 @@ def main() -> None:
     parser.add_argument("--modules", nargs="+", default=MODULES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each start")
-    parser.add_argument("--more", action="store_true", help="also what was measured and rejected")
+    parser.add_argument("--more", action="store_true", help="also what else might help")
     arguments = parser.parse_args()
     interpreter = find(arguments.python)
-    with tempfile.TemporaryDirectory(prefix="lb-", dir=arguments.site.parent if arguments.site else None) as name:
+    # Sources are hard links, which do not leave their disk; podman takes no long path.
+    beside = arguments.site.parent if arguments.site else None
+    with tempfile.TemporaryDirectory(dir=beside) as name, tempfile.TemporaryDirectory(prefix="lb-") as short:
         work = Path(name)
         source = work / "site"
         if arguments.site:
@@ -202,7 +230,7 @@ def main() -> None:
         else:
             install(interpreter, arguments.packages, source)
         found = variants(source, work, interpreter, more=arguments.more)
-        container = Container(work, interpreter)
+        container = Container(Path(short), interpreter)
         taken: dict[str, list[float]] = {what: [] for what in found}
         for number in range(arguments.rounds + 1):
             for what, variant in found.items():

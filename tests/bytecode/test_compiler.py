@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import marshal
 import os
 import random
@@ -22,6 +24,21 @@ from layerbuild.pyc import cached_path
 
 STANDARD = Path(os.__file__).parent
 SOURCES = [(path.read_bytes(), f"/lib/{path.name}") for path in sorted(STANDARD.glob("*.py"))]
+
+SAMPLE = b"""
+import a, b.c
+from d import *
+NAMES = ("one", "two words", 3, 4.5, 6j, b"7", None, ..., True, ("one", 8 << 90))
+
+class Thing(a.Base):
+    "Something."
+    size: int = 1
+
+    def method(self, *args, key="one", **rest):
+        def inner():
+            return self.size + len(args)
+        return [inner() for x in args if x in {"one", "two words", 3, None}], lambda y: y in ("one", "z")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +76,13 @@ def test_order_and_number_of_processes_do_not_matter(own: Interpreter) -> None:
         made.append(dict(zip((path for _, path in sources), results, strict=True)))
     assert made[0] == made[1]
     assert len(made[0]) > 100
+
+
+def test_bytes_are_frozen(own: Interpreter, compiler: Compiler) -> None:
+    """Bytes that change need another `pyc.REVISION`: it is in the key of every layer that holds some."""
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "bytecode.json").read_text())
+    data = compiler.compile(SAMPLE, "/opt/a.py").data or b""
+    assert hashlib.sha256(data).hexdigest() == golden[own.tag]
 
 
 def test_code_is_what_the_compiler_makes(compiler: Compiler) -> None:

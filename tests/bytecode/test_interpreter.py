@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerbuild.bytecode.interpreter import find, look_at, variable
 from layerbuild.errors import InterpreterMissing
+from layerbuild.pyc import MAGIC
 
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 OTHER = "3.8" if OWN != "3.8" else "3.9"
+
+_MINOR = int(OTHER.rpartition(".")[2])
+TOLD: dict[int, Any] = {
+    1: "cpython", 2: [3, _MINOR, 1], 3: "final", 4: f"cpython-3{_MINOR}",
+    5: MAGIC[_MINOR].to_bytes(2, "little").hex() + "0d0a",
+}  # fmt: skip
+"""What such an interpreter would say of itself."""
 
 
 @pytest.fixture
@@ -53,6 +63,17 @@ def test_nothing_serves_that_lies_about_its_version(bare: Path) -> None:
 def test_another_patch_release_is_not_the_one_asked_for(bare: Path) -> None:
     with pytest.raises(InterpreterMissing):
         find(f"{OWN}.999")
+
+
+@pytest.mark.parametrize("found", [TOLD, {**TOLD, 1: "pypy"}, {**TOLD, 3: "candidate"}, {**TOLD, 5: "00000d0a"}])
+def test_only_a_released_cpython_serves(bare: Path, found: dict[int, Any]) -> None:
+    place = bare / f"python{OTHER}"
+    wrapper(place, f"echo '{json.dumps([str(place), *(found[i] for i in range(1, 6))])}'")
+    if found is TOLD:
+        assert find(OTHER).path == place
+        return
+    with pytest.raises(InterpreterMissing):
+        find(OTHER)
 
 
 def test_what_the_variable_names_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,29 @@ def test_nothing_is_compiled_twice(project: Project, source: str, tmp_path: Path
     assert project.run("build", env=nobody).code == 0
     declare(project, source, python=PYTHON, webui={"root": "/elsewhere"})
     project.run("build", env=nobody, check=False).failed(1, "no Python")
+
+
+def test_damaged_bytecode_is_made_anew(project: Project, source: str) -> None:
+    declare(project, source, python=PYTHON)
+    before = files(project)
+    stored = [path for path in (project.store / "files").rglob("*") if path.is_file()]
+    (compiled,) = (
+        path for path in stored if path.read_bytes()[:4] == MAGIC_NUMBER and b"co_filename" in path.read_bytes()
+    )
+    compiled.write_bytes(compiled.read_bytes()[:-1] + b"!")
+    declare(project, source, python=PYTHON, owner={"uid": 7})
+    assert files(project) == before
+
+
+def test_another_patch_release_that_compiles_otherwise_is_found_out(project: Project, source: str) -> None:
+    declare(project, source, python=PYTHON)
+    project.run("build")
+    with sqlite3.connect(project.store / "store.db") as database:
+        database.execute("UPDATE bytecode SET sha256 = NULL WHERE path LIKE '%webui.py'")
+    database.close()
+    shutil.rmtree(project.store / "blobs")
+    failed = project.run("push", "oci:out", check=False).failed(1, "not reproducible")
+    assert "patch release" in failed.err
 
 
 def test_who_has_no_such_python_is_told_so(project: Project, source: str) -> None:

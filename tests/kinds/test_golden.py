@@ -57,11 +57,23 @@ LISTING = json.dumps(
         {"path": "webui.sh", "mode": "100755", "blob": git_blob(b"#!"), "size": 2},
     ]
 ).encode()
+COMPILED = json.dumps(
+    [
+        {"path": path, "mode": mode, "blob": git_blob(path.encode()), "size": size}
+        for path, mode, size in (
+            ("__pycache__/launch.cpython-310.pyc", "100644", 9),
+            ("launch.py", "100755", 1),
+            ("modules/__pycache__/readme.txt", "100644", 3),
+            ("modules/no_source.py", "100644", 0),
+            ("old.pyc", "100644", 4),
+        )
+    ]
+).encode()
 HEADER = json.dumps({"__metadata__": {"ss_cover": "x" * 5000, "ssmd_cover_images": "[]", "t": '{"a": 1}'}}).encode()
 
 KNOWN = Known(
     {f"sha256:{SHA['a']}": LARGE, f"sha256:{SHA['b']}": 10, f"sha256:{SHA['c']}": 20, "git:" + "d" * 40: 30},
-    (LISTING, HEADER),
+    (LISTING, COMPILED, HEADER),
     {
         SHA["a"]: Wheel(
             name="alpha",
@@ -116,7 +128,14 @@ def gittree_samples() -> list[Instance]:
     paths = {BARE: "/stable-diffusion-webui", OWNED: "/home/app/webui"}
     trees = [gittree.tree(pin, path, target, "webui") for target, path in paths.items()]
     extension = gittree.tree(pin, "/opt/webui/extensions/x", BARE, "x", extension=True)
-    return [*trees, gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x"), extension]
+    sources = replace(pin, listing=sha256(COMPILED))
+    compiled = [replace(BARE, bytecode="3.10"), replace(OWNED, bytecode="3.11.7")]
+    return [
+        *trees,
+        gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x"),
+        extension,
+        *(gittree.tree(sources, "/opt/webui", target, "x") for target in compiled),
+    ]
 
 
 def files_samples() -> list[Instance]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import InterpreterMissing
+from layerbuild.pyc import MAGIC
+
+_HEX = re.compile(r"[0-9a-f]{8}")
 
 _WAIT = 30
 """Seconds that an interpreter may take to say what it is."""
@@ -96,7 +100,8 @@ def _places(version: str) -> Iterator[str]:
 
 
 def look_at(place: str) -> Interpreter | None:
-    """What lies at `place`, None where that is no CPython that runs and was released."""
+    """What lies at `place`, None where that is no CPython that runs and was released, or one whose bytecode is
+    not known here."""
     # The first time in this environment, where a wrapper may find what it wraps; then as it will be used.
     told = _told(place, dict(os.environ))
     told = _told(str(told[0]), {}) if told else None
@@ -106,7 +111,8 @@ def look_at(place: str) -> Interpreter | None:
     if implementation != "cpython" or level != "final":
         return None
     major, minor, patch = version
-    return Interpreter(path=Path(path), version=(major, minor, patch), tag=tag, magic=bytes.fromhex(magic))
+    found = Interpreter(path=Path(path), version=(major, minor, patch), tag=tag, magic=bytes.fromhex(magic))
+    return found if int.from_bytes(found.magic[:2], "little") == MAGIC.get(minor) else None
 
 
 def _told(place: str, environment: dict[str, str]) -> list[Any] | None:
@@ -115,7 +121,16 @@ def _told(place: str, environment: dict[str, str]) -> list[Any] | None:
         told = json.loads(output or "null")
     except ValueError:
         return None
-    return told if isinstance(told, list) and len(told) == 6 else None
+    return told if _is_shaped(told) else None
+
+
+def _is_shaped(told: Any) -> bool:
+    return (
+        isinstance(told, list)
+        and [type(item) for item in told] == [str, str, list, str, str, str]
+        and [type(part) for part in told[2]] == [int, int, int]
+        and bool(_HEX.fullmatch(told[5]))
+    )
 
 
 def _output(command: list[str], environment: dict[str, str]) -> str | None:

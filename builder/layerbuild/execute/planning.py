@@ -14,7 +14,7 @@ from layerbuild.execute.build import Builder
 from layerbuild.execute.parallel import attempts
 from layerbuild.execute.preflight import Preflight, of_base, unread
 from layerbuild.image import BaseImage
-from layerbuild.kinds import python
+from layerbuild.kinds import is_compiled, python
 from layerbuild.layering import ComposedLayer
 from layerbuild.model import Content
 from layerbuild.plan import Finding, Plan, PlannedLayer, Want, transfers
@@ -93,7 +93,7 @@ class Planner:
         contents = self.builder.contents
         if layer.instance.kind == python.KIND:
             found = python.wheels(layer.instance)
-            if python.has_bytecode(layer.instance) or not contents.at_hand(found):
+            if is_compiled(layer.instance) or not contents.at_hand(found):
                 # To say more, they would have to be fetched and compiled.
                 missing = contents.missing(Content(size=None, sha256=sha256) for sha256 in found)
                 return sum(contents.size(content) or 0 for content in missing), None

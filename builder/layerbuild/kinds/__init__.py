@@ -42,6 +42,11 @@ def documents(instance: Instance) -> frozenset[str]:
     return frozenset(item["header"] for item in inputs["entries"] if item.get("header"))
 
 
+def is_compiled(instance: Instance) -> bool:
+    """Whether the layer holds bytecode that some Python of the target's version made."""
+    return instance.kind in (gittree.KIND, python.KIND) and "bytecode" in json.loads(instance.inputs)
+
+
 def is_weights(instance: Instance) -> bool:
     """Whether the layer holds model files: those hardly compress and are stored as they are."""
     return instance.kind == weights.KIND or (

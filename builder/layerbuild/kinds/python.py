@@ -128,11 +128,6 @@ def _environment(inputs: Json) -> Iterator[Entry]:
         yield Entry(path=f"{prefix}/bin/{name}", type="symlink", mode=0o777, target=goal, **ids)
 
 
-def has_bytecode(layer: Instance) -> bool:
-    """Whether a layer's modules are compiled."""
-    return "bytecode" in json.loads(layer.inputs)
-
-
 def clash_between(
     layers: Iterable[Instance], knowledge: Knowledge, is_known: Callable[[str], bool]
 ) -> SourceError | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
-from layerbuild.audit.costs import BYTECODE, BYTECODE_BYTES
+from layerbuild.audit.costs import BYTECODE, BYTECODE_BYTES, COMPILE_RATE
 from layerbuild.audit.filesystem import Node
 from layerbuild.audit.findings import Cost, Finding
 from layerbuild.audit.interest import PYC_HEAD
@@ -51,7 +51,8 @@ def check(view: ImageView) -> Iterator[Finding]:
             counts[tree, fault] += 1
             sizes[tree, fault] += node.size
     for (tree, fault), size in sorted(sizes.items()):
-        seconds = min(BYTECODE, BYTECODE * size / BYTECODE_BYTES)
+        packages = _PACKAGES.match(f"{tree}/") or _SHARED.match(f"{tree}/") or _STANDARD.match(f"{tree}/")
+        seconds = min(BYTECODE, BYTECODE * size / BYTECODE_BYTES) if packages else size / COMPILE_RATE
         identity, words = _WHAT[fault]
         yield Finding(
             id=identity,
