@@ -20,7 +20,7 @@ from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
 from layerbuild.pythonuse import PythonUses
 from layerbuild.render import has_markup, render_data, render_file, strings
-from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe, WebuiLayer
+from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, PythonLayer, Recipe, WebuiLayer
 from layerbuild.targets import (
     Report,
     builtins_of,
@@ -246,11 +246,12 @@ class _Expander:
         models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
         check_provider(recipe, list(webuis), models, report)
         layer = next(iter(webuis.values()), None)
+        packages = [use.layer for use in uses if isinstance(use.layer, PythonLayer)]
         return replace(
             target,
             version=version_of(recipe, layer, report),
             flavor=flavor_of(recipe, layer, report),
-            bytecode=bytecode_of(recipe, report),
+            bytecode=bytecode_of(recipe, packages, report),
         )
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:

@@ -470,7 +470,7 @@ class Recipe(_Strict):
     bytecode: Literal["none", "unchecked-hash"] | None = Field(
         default=None,
         description="Of the webui's tree, its checkouts and extensions: 'unchecked-hash' compiles them when the image "
-        "is built. Default: that where 'python' is given, else none.",
+        "is built. Default: that where 'python' is given, or a python layer says it, else none.",
     )
     owner: OwnerSpec = Field(
         default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."
