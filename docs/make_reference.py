@@ -59,7 +59,7 @@ def table(model: type[BaseModel]) -> str:
             continue  # it is the heading
         if not field.description:
             raise ValueError(f"{model.__name__}.{name} has no description in schema.py")
-        cells = [f"`{name}`", _type(hints[name]), _default(field), _plain(field.description)]
+        cells = [f"`{field.alias or name}`", _type(hints[name]), _default(field), _plain(field.description)]
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)
 

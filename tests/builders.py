@@ -14,6 +14,7 @@ from layerbuild.model import Content, Facts, Instance, Pin, Target, canonical_js
 from layerbuild.project import load
 from layerbuild.webui.hashcache import PlacedModel
 from layerbuild.webui.safetensors import PREFIX, header_length, metadata_of
+from layerbuild.wheels.inspection import Wheel
 
 SHA = {letter: letter * 64 for letter in "abcdef"}
 """Stand-ins for sha256 digests: `SHA["a"]` is 64 times `a`."""
@@ -68,8 +69,14 @@ def facts_of(data: bytes) -> Facts:
 class Known:
     """A `Knowledge` of sizes by content id, and of documents that it is given."""
 
-    def __init__(self, sizes: Mapping[str, int] | None = None, documents: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int] | None = None,
+        documents: tuple[bytes, ...] = (),
+        wheels: Mapping[str, Wheel] | None = None,
+    ) -> None:
         self.sizes = dict(sizes or {})
+        self.wheels = dict(wheels or {})
         self.documents = {sha256(document): document for document in documents}
 
     def size(self, content: Content) -> int | None:
@@ -79,6 +86,20 @@ class Known:
     def document(self, digest: str) -> bytes:
         """From the documents."""
         return self.documents[digest]
+
+    def wheel(self, digest: str) -> Wheel:
+        """From the wheels."""
+        return self.wheels[digest]
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Of each source whose size is known: so much, and called by its path."""
+        return {
+            path: Content(size=content.size, sha256=sha256(f"{python} {path}".encode()))
+            for path, content in sources
+            if content.size
+        }
 
 
 def reader(contents: Mapping[str, bytes]) -> Any:

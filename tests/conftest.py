@@ -32,4 +32,6 @@ pytest_plugins = [
     "fixtures.scene",
     "fixtures.cluster",
     "fixtures.container",
+    "fixtures.pythonbase",
+    "fixtures.wheels",
 ]

@@ -407,6 +407,31 @@ def test_models_on_a_webui_layer_need_no_word_about_the_webui(tmp_path: Path) ->
     assert [use.name for use in image.uses] == ["webui", "sd15"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("", None),
+        ("python: '3.10'", "3.10"),
+        ("python: '3.10.13'", "3.10.13"),
+        ("python: '3.10'\nbytecode: none", None),
+        ("layers: [own]", "3.11"),
+        ("layers: [own]\nbytecode: unchecked-hash", "3.11"),
+        ("layers: [own]\nbytecode: none", None),
+        ("layers: [own]\npython: '3.11.7'", "3.11.7"),
+        ("layers: [own, other]", None),
+    ],
+)
+def test_bytecode_is_of_the_python_that_somebody_names(tmp_path: Path, recipe: str, expected: str | None) -> None:
+    packages = "own: {kind: python, packages: [a], python: '3.11'}\n"
+    packages += "other: {kind: python, packages: [a], python: '3.12'}\n"
+    [image] = images_of(tmp_path, {"layers/l.yaml": packages, "recipes/r.yaml": f"base: a/b:1\n{recipe}\n"})
+    assert image.target.bytecode == expected
+
+
+def test_bytecode_without_a_python_to_make_it(tmp_path: Path) -> None:
+    assert "nobody says which Python" in fault(tmp_path, "base: a/b:1\nbytecode: unchecked-hash\n")
+
+
 def test_a_template_is_rendered_for_each_image(tmp_path: Path) -> None:
     files = {
         "layers/w.yaml": "w: {kind: files, files: {/a: {template: a.j2}}}\n",

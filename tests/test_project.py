@@ -124,7 +124,7 @@ def test_all_problems_of_a_run_come_together(tmp_path: Path) -> None:
     hints = [text.partition("try: ")[2] for text in found]
     assert hints[1] == "did you mean 'checkpoint'?"
     assert hints[2] == f"known here: {known_model}; did you mean 'source'?"
-    assert hints[3] == "one of: model, huggingface, webui, files; did you mean 'model'?"
+    assert hints[3] == "one of: model, huggingface, webui, files, python; did you mean 'model'?"
     assert hints[6] == "put it in quotes"
     assert hints[8] == "rename one of them"
     assert hints[11].endswith("did you mean 'layers'?")

@@ -20,7 +20,7 @@ from layerbuild.layering import RANKS, ComposedLayer, Contributions
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Target
 from layerbuild.paths import parents
-from layerbuild.schema import WebuiLayer
+from layerbuild.schema import PythonLayer, WebuiLayer
 from layerbuild.webui.hashcache import FactName, PlacedModel, cache_path
 from layerbuild.webui.releases import parse_version, version_of_commit
 
@@ -162,11 +162,25 @@ def parents_in_base(image: ComposedImage) -> list[str]:
     return sorted(d for d in above if not any(d == o or d.startswith(f"{o}/") for o in owned))
 
 
+def _environments(image: ComposedImage) -> list[str]:
+    """Directories of the image's Python environments, in the order in which the recipe names them."""
+    layers = (use.layer for use in image.declaration.uses)
+    return [layer.prefix.rstrip("/") for layer in layers if isinstance(layer, PythonLayer)]
+
+
+def programs(image: ComposedImage) -> list[str]:
+    """Directories of programs that the image's layers bring, and that come first in PATH."""
+    return [f"{prefix}/bin" for prefix in _environments(image)]
+
+
 def environment(image: ComposedImage) -> dict[str, str]:
     """Variables that the image's layers ask for: clients find the snapshots, and ask no network."""
     variables = {}
     if any(layer.kind == huggingface.KIND for layer in image.layers):
         variables = {"HF_HOME": image.declaration.target.hf_home, "HF_HUB_OFFLINE": "1"}
+    environments = _environments(image)
+    if environments:
+        variables["VIRTUAL_ENV"] = environments[0]
     webui = image.declaration.recipe.webui
     if webui is not None and webui.cache_file is not None:
         variables["SD_WEBUI_CACHE_FILE"] = webui.cache_file

@@ -16,6 +16,9 @@
     │   ├── DigestFirst                 the place takes a blob only by its digest
     │   ├── BlobUnknown                 a manifest names a blob that its repository lacks
     │   └── DestinationDown             no answer: nothing else can be put there either
+    ├── BytecodeError          exit 1   Python's bytecode for an image
+    │   ├── InterpreterMissing          no Python of the target's version is on this machine
+    │   └── CompileError                the compiler crashed, or takes too much time or memory
     ├── StoreError             exit 1   this machine's cache
     │   └── Damaged                     something in it was; it is removed, and can be had anew
     ├── NotReproducible        exit 1   a layer came out different from its receipt
@@ -176,6 +179,18 @@ class BlobUnknown(DestinationError):
 
 class DestinationDown(DestinationError):
     """No answer: nothing else can be put there either."""
+
+
+class BytecodeError(LayerbuildError):
+    """Bytecode that an image should hold cannot be made."""
+
+
+class InterpreterMissing(BytecodeError):
+    """No Python of the target's version is on this machine."""
+
+
+class CompileError(BytecodeError):
+    """Nobody can tell what a source becomes: the compiler crashed, or takes too much time or memory."""
 
 
 class StoreError(LayerbuildError):

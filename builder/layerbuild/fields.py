@@ -63,6 +63,23 @@ def _mirror(value: str) -> str:
     return value
 
 
+def _requirement(value: str) -> str:
+    """A line of uv's input: one requirement, and no option or file name, which other lines can be."""
+    if not value.isprintable() or not value[:1].isalnum() or len(value) > 2000:
+        raise ValueError(f"{value[:200]!r} is no requirement: write NAME, NAME==VERSION or NAME @ ADDRESS")
+    return value
+
+
+def _index(value: str) -> str:
+    host = value.partition("://")[2].partition("/")[0].rpartition(":")[0]
+    here = value.startswith("http://") and host in ("127.0.0.1", "localhost", "[::1]")
+    if not (value.startswith("https://") or here) or not value.isprintable() or " " in value:
+        raise ValueError("an index is an https:// address: digests come from it, and nothing else vouches for them")
+    if "@" in value.partition("://")[2].partition("/")[0] or "?" in value:
+        raise ValueError("an index's address holds no login: put it into ~/.netrc")
+    return value
+
+
 _ABSOLUTE = r"^/"
 _HEX64 = r"^[0-9a-f]{64}$"
 _HEX40 = r"^[0-9a-f]{40}$"
@@ -71,7 +88,11 @@ _LAYER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 _CHECKOUT = r"^([A-Za-z0-9][A-Za-z0-9._+-]*|\*)$"
 _ENV_NAME = r"^[^=\x00]+$"
 _REPOSITORY = r"^(datasets/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
+_PYTHON = r"^3\.(8|9|1[0-3])(\.\d{1,3})?$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$"
+_PYTHON_PLATFORM = r"^[a-z0-9][a-z0-9_-]*$"
+_PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$"
 
 MEANINGS = {
     _ABSOLUTE: "an absolute path, which begins with '/'",
@@ -82,7 +103,11 @@ MEANINGS = {
     _CHECKOUT: "a name of letters, digits, '.', '_', '+' and '-', or '*'",
     _ENV_NAME: "a name without '='",
     _REPOSITORY: "ORG/NAME",
+    _PYTHON: "a version of Python from 3.8 to 3.13 in quotes, like '3.10' or '3.10.13'",
     _PLATFORM: "os/architecture, like linux/amd64",
+    _PYTHON_PLATFORM: "a platform as uv's --python-platform names it, like x86_64-manylinux_2_28",
+    _PACKAGE: "the name of a package",
+    _TIMESTAMP: "a date in quotes, like '2026-01-31', or a time in RFC 3339",
     NAME: "the name of a header",
 }
 """What each pattern means, in words for messages."""
@@ -99,8 +124,14 @@ Suffix = Annotated[str, AfterValidator(_suffix)]
 CheckoutName = Annotated[str, StringConstraints(pattern=_CHECKOUT)]
 LayerName = Annotated[str, StringConstraints(pattern=_LAYER_NAME)]
 Repository = Annotated[str, StringConstraints(pattern=_REPOSITORY)]
+PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Platform = Annotated[str, StringConstraints(pattern=_PLATFORM)]
 HeaderName = Annotated[str, StringConstraints(pattern=NAME)]
 Mirror = Annotated[str, AfterValidator(_mirror)]
+PythonPlatform = Annotated[str, StringConstraints(pattern=_PYTHON_PLATFORM)]
+PackageName = Annotated[str, StringConstraints(pattern=_PACKAGE)]
+Timestamp = Annotated[str, StringConstraints(pattern=_TIMESTAMP)]
+Requirement = Annotated[str, AfterValidator(_requirement)]
+IndexAddress = Annotated[str, AfterValidator(_index)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Scalar = str | int | float | bool

@@ -97,11 +97,22 @@ def _base_layer(reference: str, layer: Mapping[str, Any]) -> Descriptor:
     return Descriptor(media_type=media_type, digest=str(layer["digest"]), size=int(layer["size"]))
 
 
-def config_json(recipe: Recipe, env: Mapping[str, str], base: BaseImage | None, layers: Sequence[BuiltLayer]) -> bytes:
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What runtimes take where an image does not say."""
+
+
+def config_json(
+    recipe: Recipe,
+    env: Mapping[str, str],
+    base: BaseImage | None,
+    layers: Sequence[BuiltLayer],
+    programs: Sequence[str] = (),
+) -> bytes:
     """The image's config.
 
     Args:
         env: variables that the layers themselves ask for; the recipe's own win.
+        programs: directories that come first in PATH, unless the recipe says what that is.
     """
     below: Mapping[str, Any] = base.config if base else {}
     rootfs: Mapping[str, Any] = below.get("rootfs") or {}
@@ -109,16 +120,20 @@ def config_json(recipe: Recipe, env: Mapping[str, str], base: BaseImage | None, 
     config = {
         "created": CREATED,
         **_platform(recipe.platform),
-        "config": _runtime(recipe.config, env, below.get("config") or {}),
+        "config": _runtime(recipe.config, env, programs, below.get("config") or {}),
         "rootfs": {"type": "layers", "diff_ids": base_diff_ids + [layer.diff_id for layer in layers]},
         "history": _history(below, len(base_diff_ids), layers),
     }
     return _json(config)
 
 
-def _runtime(config: ImageConfig, env: Mapping[str, str], below: Mapping[str, Any]) -> dict[str, Any]:
+def _runtime(
+    config: ImageConfig, env: Mapping[str, str], programs: Sequence[str], below: Mapping[str, Any]
+) -> dict[str, Any]:
     runtime = dict(below)
     merged = dict(entry.partition("=")[::2] for entry in below.get("Env") or ())
+    if programs:
+        merged["PATH"] = ":".join([*programs, merged.get("PATH") or _PATH])
     merged.update(env)
     merged.update({name: _text(value) for name, value in config.env.items()})
     if merged:

@@ -25,7 +25,7 @@ from layerbuild.layering import (
 )
 from layerbuild.lockmodel import Lock
 from layerbuild.model import Instance, Pin, Target
-from layerbuild.schema import FilesLayer, ModelLayer
+from layerbuild.schema import FilesLayer, ModelLayer, PythonLayer
 from layerbuild.webui.hashcache import FactName, PlacedModel, cache_path, collisions
 
 
@@ -82,7 +82,7 @@ class LayerMaker:
     def _occupy(self, path: str, use: LayerUse) -> None:
         """Two models at one path are told of by what they share with the webui; see `confused`."""
         other = self._leaves.setdefault(path, use)
-        if other is not use and FilesLayer in (type(other.layer), type(use.layer)):
+        if other is not use and {FilesLayer, PythonLayer} & {type(other.layer), type(use.layer)}:
             message = f"{path} is also a file of layer {other.name}, in image {self.image.name}"
             raise refused(use, message, "keep one")
 

@@ -18,11 +18,13 @@ from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target
 from layerbuild.pinkeys import pin_key
 from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
+from layerbuild.pythonuse import PythonUses
 from layerbuild.render import has_markup, render_data, render_file, strings
-from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, Recipe, WebuiLayer
+from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, PythonLayer, Recipe, WebuiLayer
 from layerbuild.targets import (
     Report,
     builtins_of,
+    bytecode_of,
     check_provider,
     flavor_of,
     platform_variables,
@@ -73,6 +75,7 @@ class _Expander:
         self.project = project
         self.problems: list[Problem] = []
         self._cache: dict[tuple[str, str], LayerUse | None] = {}
+        self._python = PythonUses()
 
     def recipe(self, document: Document) -> Iterator[tuple[ImageDeclaration, ...]]:
         """The images of each choice of the matrix, one for each platform."""
@@ -150,7 +153,7 @@ class _Expander:
         if recipe is None:
             return None
         self._check_texts(name, recipe, report)
-        uses = self._uses(recipe, document, context)
+        uses = self._python.settled(self._uses(recipe, document, context), recipe, self.problems)
         target = self._finish_target(recipe, target, uses, report)
         if len(self.problems) > before:
             return None
@@ -243,7 +246,13 @@ class _Expander:
         models = [use.name for use in uses if isinstance(use.layer, ModelLayer)]
         check_provider(recipe, list(webuis), models, report)
         layer = next(iter(webuis.values()), None)
-        return replace(target, version=version_of(recipe, layer, report), flavor=flavor_of(recipe, layer, report))
+        packages = [use.layer for use in uses if isinstance(use.layer, PythonLayer)]
+        return replace(
+            target,
+            version=version_of(recipe, layer, report),
+            flavor=flavor_of(recipe, layer, report),
+            bytecode=bytecode_of(recipe, packages, report),
+        )
 
     def refuse_twins(self, images: Sequence[ImageDeclaration]) -> None:
         """Two images of one name would overwrite each other."""

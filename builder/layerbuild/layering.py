@@ -14,12 +14,12 @@ from typing import Literal
 
 from layerbuild.errors import ProjectError
 from layerbuild.images import LayerUse
-from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, requests, weights
+from layerbuild.kinds import files, gittree, hashcache, huggingface, is_weights, links, python, requests, weights
 from layerbuild.kinds.base import Canonical
 from layerbuild.lockmodel import Lock, layer_line
 from layerbuild.model import Content, Instance, Pin, Target
 from layerbuild.paths import parents
-from layerbuild.schema import HuggingFaceLayer, ModelLayer, WebuiLayer
+from layerbuild.schema import HuggingFaceLayer, ModelLayer, PythonLayer, WebuiLayer
 from layerbuild.webui.hashcache import FactName, PlacedModel, claims, pending_facts, stores_extensions
 from layerbuild.webui.modeltypes import MODEL_TYPES, is_hidden, is_safetensors, name_of_checkpoint, place
 from layerbuild.webui.safetensors import invalid
@@ -29,7 +29,7 @@ Algorithm = Literal["none", "zstd", "gzip"]
 RANKS = {
     kind: rank
     for rank, kind in enumerate(
-        ("webui", "repositories", "extensions", "huggingface", "weights", "links", "hash-cache", "files")
+        ("python", "webui", "repositories", "extensions", "huggingface", "weights", "links", "hash-cache", "files")
     )
 }
 """Software first: what changes least lies lowest, so that most of a chain is shared."""
@@ -165,6 +165,8 @@ class _Maker:
             return self._snapshot(layer)
         if isinstance(layer, WebuiLayer):
             return self._webui(layer)
+        if isinstance(layer, PythonLayer):
+            return self._python(layer)
         instance = files.files(layer, self.pins, self.target, self.use.name)
         return Contribution(layers=(self._layer(instance, "files"),), paths=tuple(layer.files))
 
@@ -246,6 +248,17 @@ class _Maker:
             layers.append(self._layer(tree, "extensions"))
         layers += [self._submodule(role, pin) for role, pin in sorted(self.pins.items()) if ":" in role]
         return Contribution(layers=tuple(layers), extensions=extensions)
+
+    def _python(self, layer: PythonLayer) -> Contribution:
+        for name, pin in requests.wheels(self.pins).items():
+            first = pin.files[0] if pin.files else None
+            if first is None or not first.path.endswith(".whl") or None in (first.content.sha256, first.content.size):
+                message = f"the lock pins no wheel for {name}"
+                raise refused(self.use, message, f"run 'layerbuild lock --update {self.use.name}'")
+        made = python.instances(layer, self.pins, self.target, self.use.name)
+        return Contribution(
+            layers=tuple(self._layer(instance, "python") for instance in made), paths=(f"{layer.prefix}/pyvenv.cfg",)
+        )
 
     def _submodule(self, role: str, pin: Pin) -> ComposedLayer:
         """A submodule's tree, where its parent's tree has it."""

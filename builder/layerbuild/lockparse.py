@@ -157,6 +157,7 @@ class _Reader:
             headers=self.headers((*path, "headers"), data.get("headers", {})),
             blob=self.maybe(path, data, "blob", self.digest),
             offset=self.maybe(path, data, "offset", self.number),
+            constraints=self.items((*path, "constraints"), data.get("constraints", []), self.text),
         )
 
     def headers(self, path: KeyPath, value: Any) -> tuple[tuple[str, str], ...]:

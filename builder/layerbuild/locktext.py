@@ -98,6 +98,7 @@ def _pin(pin: Pin) -> dict[str, Any]:
         **_some(revision=pin.revision, ref=pin.ref, tree=pin.tree, listing=pin.listing, files=files),
         **_some(absent=_FlowList(sorted(pin.absent)), date=pin.date, version=pin.version),
         **_some(mirrors=list(pin.mirrors), headers=dict(pin.headers), blob=pin.blob, offset=pin.offset),
+        **_some(constraints=list(pin.constraints)),
     }
 
 

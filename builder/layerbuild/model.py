@@ -83,6 +83,8 @@ class Pin:
         headers: names and values to send to the source's own server, with `${VARIABLE}` for secrets.
         blob: digest of the OCI blob that has the file within a tar; None where a blob is the file.
         offset: bytes of that tar, unpacked, before the file.
+        constraints: what versions the build requirements of a wheel may have, where it was built from source; its
+            `version` is that of the Python that builds it, and its `date` when these were chosen.
     """
 
     source: str
@@ -98,6 +100,7 @@ class Pin:
     headers: tuple[tuple[str, str], ...] = ()
     blob: str | None = None
     offset: int | None = None
+    constraints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,36 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PythonRequest:
+    """What a declaration asks of indexes of Python packages.
+
+    Attributes:
+        requirements, constraints: as pip writes them (PEP 508).
+        tree: git source of a tree that has a file of further requirements; None without.
+        file: that file's path in the tree.
+        tree_mirrors: other addresses of the tree's repository. They move no pin.
+        indexes: addresses that are asked before the usual index.
+        index_strategy: which of the indexes that have a package counts (uv's `--index-strategy`).
+        exclude_newer: time after which nothing counts as published; None for now.
+        python: version that the packages are for, `3.X`.
+        platform: that they are for (uv's `--python-platform`).
+        build: names of packages that may be built from source.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    tree: str | None = None
+    file: str | None = None
+    tree_mirrors: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    index_strategy: str = "first-index"
+    exclude_newer: str | None = None
+    python: str
+    platform: str
+    build: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PinRequest:
     """What a declaration asks of a source.
 
@@ -128,6 +161,7 @@ class PinRequest:
         submodules: paths or globs of submodules that are pinned as well (git).
         lfs_pointers: paths or globs of Git LFS pointers that may stay pointers (git).
         repositories: whether the checkouts that a webui's tree names are pinned as well (git).
+        python: packages to choose; each becomes a pin of its own.
     """
 
     uri: str
@@ -140,6 +174,7 @@ class PinRequest:
     submodules: tuple[str, ...] = ()
     lfs_pointers: tuple[str, ...] = ()
     repositories: bool = False
+    python: PythonRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +226,7 @@ class Target:
         cache_file: path of the hash cache, where `SD_WEBUI_CACHE_FILE` names it.
         flavor: key of `webui.flavors.FLAVORS`.
         version: the webui's release as a tuple, None where nobody says (then the newest rules hold).
+        bytecode: version of Python for which sources are compiled; None where they are not.
         directories: directories of the base whose attributes a layer that passes through them repeats.
     """
 
@@ -206,6 +242,7 @@ class Target:
     hf_home: str = "/opt/huggingface"
     uid: int = 0
     gid: int = 0
+    bytecode: str | None = None
     directories: tuple[Directory, ...] = ()
 
 

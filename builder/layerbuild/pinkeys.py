@@ -15,7 +15,8 @@ from layerbuild.render import references
 
 _FETCHED = ("source", "sha256", "size", "mirrors", "headers")
 _GIT = ("repositories", "extensions", "mirrors", "submodules", "lfs_pointers")
-_PINNED = frozenset({*_FETCHED, "sidecars", "files", "absent", *_GIT})
+_PYTHON = ("requirements", "packages", "constraints", "indexes", "index_strategy", "exclude_newer", "python")
+_PINNED = frozenset({*_FETCHED, "sidecars", "files", "absent", *_GIT, *_PYTHON, "platform", "build"})
 """Keys of a declaration that its sources are asked with; paths in an image are roles of pins."""
 
 

@@ -20,15 +20,21 @@ from layerbuild.fields import (
     FilePath,
     HeaderName,
     Hex64,
+    IndexAddress,
     LayerName,
     LinkTarget,
     Mirror,
     Mode,
+    PackageName,
     Platform,
+    PythonPlatform,
+    PythonVersion,
     RelativePath,
     Repository,
+    Requirement,
     Scalar,
     Suffix,
+    Timestamp,
 )
 from layerbuild.headers import fault
 from layerbuild.paths import parents
@@ -277,12 +283,75 @@ class FilesLayer(_Layer):
         return self
 
 
-Layer = ModelLayer | HuggingFaceLayer | WebuiLayer | FilesLayer
-LAYER_KINDS: dict[str, type[ModelLayer] | type[HuggingFaceLayer] | type[WebuiLayer] | type[FilesLayer]] = {
+class RequirementsFile(_Strict):
+    """Requirements that stand in a file of a git tree."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
+
+    tree: str = Field(
+        alias="from",
+        description="webui: the webui layer of the same image, at its commit. Or git+https://HOST/REPOSITORY@COMMIT.",
+    )
+    file: RelativePath = Field(default="requirements_versions.txt", description="The file's path in the tree.")
+    mirrors: list[str] = Field(default_factory=list, description="Other addresses of the repository.")
+
+
+class PythonLayer(_Layer):
+    """Python packages from wheels, in a virtual environment. Heavy wheels have layers of their own."""
+
+    kind: Literal["python"]
+    requirements: list[Requirement] | RequirementsFile = Field(
+        default_factory=list, description="As pip writes them: [numpy<2, 'gradio==3.41.2']; or {from: webui}."
+    )
+    packages: list[Requirement] = Field(default_factory=list, description="Further requirements.")
+    constraints: list[Requirement] = Field(
+        default_factory=list, description="What versions may be, of packages that something requires."
+    )
+    indexes: list[IndexAddress] = Field(
+        default_factory=list,
+        description="Addresses of indexes that are asked before PyPI. Logins for them stand in ~/.netrc.",
+    )
+    index_strategy: Literal["first-index", "unsafe-first-match", "unsafe-best-match"] = Field(
+        default="first-index", description="Which of the indexes that have a package counts; as of uv."
+    )
+    exclude_newer: Timestamp | None = Field(
+        default=None, description="'2026-01-31' or a time in RFC 3339: what was published later does not count."
+    )
+    python: PythonVersion | None = Field(
+        default=None, description="The Python that runs them, in quotes: '3.10'. Default: 'python' of the recipe."
+    )
+    platform: PythonPlatform | None = Field(
+        default=None, description="As of uv's --python-platform. Default: manylinux_2_28 of the image's platform."
+    )
+    prefix: Directory = Field(
+        default="/opt/venv", description="Directory of the environment. Its bin is put first in PATH."
+    )
+    interpreter: FilePath | None = Field(
+        default=None, description="The base's Python, which the environment links to. Default: /usr/bin/python3.X."
+    )
+    bytecode: Literal["none", "unchecked-hash"] = Field(
+        default="unchecked-hash", description="Whether modules are compiled when the layer is made."
+    )
+    build: list[PackageName] = Field(
+        default_factory=list, description="Packages that may be built from source, by name. Others are refused."
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> PythonLayer:
+        if not self.requirements and not self.packages:
+            raise ValueError("neither 'requirements' nor 'packages' names a package")
+        return self
+
+
+Layer = ModelLayer | HuggingFaceLayer | WebuiLayer | FilesLayer | PythonLayer
+LAYER_KINDS: dict[
+    str, type[ModelLayer] | type[HuggingFaceLayer] | type[WebuiLayer] | type[FilesLayer] | type[PythonLayer]
+] = {
     "model": ModelLayer,
     "huggingface": HuggingFaceLayer,
     "webui": WebuiLayer,
     "files": FilesLayer,
+    "python": PythonLayer,
 }
 
 
@@ -392,6 +461,16 @@ class Recipe(_Strict):
     )
     stacking: Literal["software-first", "weights-first"] = Field(
         default="software-first", description="What lies lowest, and is shared by most chains of layers."
+    )
+    python: PythonVersion | None = Field(
+        default=None,
+        description="Version of the Python that the image runs, like '3.10': whose bytecode its sources get. '3.10.13' "
+        "has it made by that release only.",
+    )
+    bytecode: Literal["none", "unchecked-hash"] | None = Field(
+        default=None,
+        description="Of the webui's tree, its checkouts and extensions: 'unchecked-hash' compiles them when the image "
+        "is built. Default: that where 'python' is given, or a python layer says it, else none.",
     )
     owner: OwnerSpec = Field(
         default_factory=OwnerSpec, description="Numeric owner of the image's own layers, weights excepted."

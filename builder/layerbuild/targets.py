@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layerbuild.model import Target
-from layerbuild.schema import Recipe, WebuiLayer, WebuiTarget
+from layerbuild.schema import PythonLayer, Recipe, WebuiLayer, WebuiTarget
 from layerbuild.webui.flavors import DEFAULT_FLAVOR, FLAVORS
 from layerbuild.webui.modeltypes import checkpoint_directories, flags
 from layerbuild.webui.releases import parse_version, version_of_commit
@@ -67,6 +67,17 @@ def flavor_of(recipe: Recipe, layer: WebuiLayer | None, report: Report) -> str:
     if variables and not FLAVORS[found].cache_variables:
         hint = "leave 'cache_file' and 'cache_dir' out"
         report(("webui",), f"{found} keeps its hash cache in the data directory only", hint)
+    return found
+
+
+def bytecode_of(recipe: Recipe, packages: Sequence[PythonLayer], report: Report) -> str | None:
+    """The version of Python whose bytecode the recipe asks for: its own, or that of the image's packages."""
+    if recipe.bytecode == "none":
+        return None
+    said = {layer.python for layer in packages} if recipe.python is None else {recipe.python}
+    found = said.pop() if len(said) == 1 else None
+    if recipe.bytecode is not None and found is None:
+        report(("bytecode",), "nobody says which Python the image runs", "say it, for instance python: '3.10'")
     return found
 
 

@@ -193,6 +193,39 @@ def test_a_little_bytecode_is_information(sound: Image) -> None:
     assert {"bytecode-missing"} <= {f.id for f in image.findings()}
 
 
+def test_bytecode_of_another_version_alone(sound: Image) -> None:
+    image = packages(sound, SOURCE, None).plant({f"{SITE}/torch/__pycache__/big.cpython-38.pyc": pyc(SOURCE)})
+    assert image.ids() == {"bytecode-magic"}
+    image = packages(sound, SOURCE, None).plant({f"{SITE}/torch/__pycache__/bigger.cpython-38.pyc": pyc(SOURCE)})
+    assert image.ids() == {"bytecode-missing"}
+
+
+@pytest.mark.parametrize(
+    ("level", "suffix"), [("", ""), ("0", ""), ("1", ".opt-1"), ("yes", ".opt-1"), ("3", ".opt-2")]
+)
+def test_optimised_bytecode_has_a_name_of_its_own(sound: Image, level: str, suffix: str) -> None:
+    image = packages(sound, SOURCE, pyc(SOURCE, flags=1)).configured(env={"PYTHONOPTIMIZE": level})
+    assert image.ids() == ({"bytecode-missing"} if suffix else set())
+    optimised = f"{SITE}/torch/__pycache__/big.cpython-310{suffix}.pyc"
+    assert image.plant({optimised: pyc(SOURCE, flags=1)}).ids() == set()
+
+
+def test_bytecode_that_nobody_looks_at(sound: Image) -> None:
+    image = packages(sound, SOURCE, pyc(SOURCE, flags=1)).configured(env={"PYTHONPYCACHEPREFIX": "/tmp/cache"})
+    finding = image.found("bytecode-ignored")
+    assert finding.paths == (f"/{SITE}",) and "PYTHONPYCACHEPREFIX" in finding.hint
+
+
+def test_a_webui_without_packages(sound: Image) -> None:
+    image = sound.plant({"usr/lib/python3.10/os.py": "", f"{ROOT}/modules/big.py": SOURCE})
+    finding = image.found("bytecode-missing")
+    assert finding.paths == (f"/{ROOT}",) and 3 < finding.cost.seconds < 4
+    compiled = {f"{ROOT}/modules/__pycache__/big.cpython-310.pyc": pyc(SOURCE, flags=1)}
+    assert not any(f.severity == "warning" for f in image.plant(compiled).findings())
+    # Of two Pythons nobody can tell which one runs it.
+    assert "bytecode-missing" not in image.plant({"usr/lib/python3.11/os.py": ""}).ids()
+
+
 def test_what_python_itself_compiles_is_accepted(sound: Image, tmp_path: Path) -> None:
     minor = sys.version_info.minor
     source = tmp_path / "m.py"

@@ -17,10 +17,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from builders import COMMIT, SHA, Known, git_blob, hash_cache_of, links_of, sha256
-from layerbuild.kinds import describe, files, gittree, hashcache, huggingface, links, weights
+from layerbuild.kinds import describe, files, gittree, hashcache, huggingface, links, python, weights
 from layerbuild.model import LARGE, Content, Directory, Entry, Facts, Instance, Pin, PinnedFile, Target, canonical_json
-from layerbuild.schema import FilesLayer, HuggingFaceLayer
+from layerbuild.schema import FilesLayer, HuggingFaceLayer, PythonLayer
 from layerbuild.webui.hashcache import PlacedModel
+from layerbuild.wheels.inspection import Wheel, WheelFile
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -56,11 +57,37 @@ LISTING = json.dumps(
         {"path": "webui.sh", "mode": "100755", "blob": git_blob(b"#!"), "size": 2},
     ]
 ).encode()
+COMPILED = json.dumps(
+    [
+        {"path": path, "mode": mode, "blob": git_blob(path.encode()), "size": size}
+        for path, mode, size in (
+            ("__pycache__/launch.cpython-310.pyc", "100644", 9),
+            ("launch.py", "100755", 1),
+            ("modules/__pycache__/readme.txt", "100644", 3),
+            ("modules/no_source.py", "100644", 0),
+            ("old.pyc", "100644", 4),
+        )
+    ]
+).encode()
 HEADER = json.dumps({"__metadata__": {"ss_cover": "x" * 5000, "ssmd_cover_images": "[]", "t": '{"a": 1}'}}).encode()
 
 KNOWN = Known(
     {f"sha256:{SHA['a']}": LARGE, f"sha256:{SHA['b']}": 10, f"sha256:{SHA['c']}": 20, "git:" + "d" * 40: 30},
-    (LISTING, HEADER),
+    (LISTING, COMPILED, HEADER),
+    {
+        SHA["a"]: Wheel(
+            name="alpha",
+            version="1.0",
+            files={
+                "alpha/__init__.py": WheelFile(sha256=SHA["b"], size=10, executable=False),
+                "alpha-1.0.data/scripts/run": WheelFile(sha256=SHA["c"], size=20, executable=False),
+                "alpha-1.0.data/data/share/x": WheelFile(sha256=SHA["c"], size=20, executable=True),
+            },
+            scripts={"alpha-1.0.data/scripts/run": b"#!python\n"},
+            entry_points={"alpha": "alpha:main"},
+        ),
+        SHA["d"]: Wheel(name="Beta", version="2", files={}, scripts={}, entry_points={}),
+    },
 )
 
 
@@ -101,7 +128,14 @@ def gittree_samples() -> list[Instance]:
     paths = {BARE: "/stable-diffusion-webui", OWNED: "/home/app/webui"}
     trees = [gittree.tree(pin, path, target, "webui") for target, path in paths.items()]
     extension = gittree.tree(pin, "/opt/webui/extensions/x", BARE, "x", extension=True)
-    return [*trees, gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x"), extension]
+    sources = replace(pin, listing=sha256(COMPILED))
+    compiled = [replace(BARE, bytecode="3.10"), replace(OWNED, bytecode="3.11.7")]
+    return [
+        *trees,
+        gittree.tree(pin, "/opt/webui/repositories/x", BARE, "x"),
+        extension,
+        *(gittree.tree(sources, "/opt/webui", target, "x") for target in compiled),
+    ]
 
 
 def files_samples() -> list[Instance]:
@@ -166,6 +200,20 @@ def hashcache_samples() -> list[Instance]:
     return [instance for instance in found if instance is not None]
 
 
+def python_samples() -> list[Instance]:
+    def pin(letter: str, size: int) -> Pin:
+        content = Content(size=size, sha256=SHA[letter])
+        return Pin(source="https://h/x", files=(PinnedFile(path="x.whl", content=content),))
+
+    pins = {"wheel alpha": pin("a", LARGE), "wheel beta": pin("d", 10)}
+    plain = {"kind": "python", "requirements": ["alpha"], "python": "3.10"}
+    more = {"prefix": "/home/app/venv", "interpreter": "/usr/local/bin/python3.10", "bytecode": "none"}
+    found = []
+    for declared, target in (plain, BARE), (plain | more, OWNED):
+        found += python.instances(PythonLayer.model_validate(declared), pins, target, "packages")
+    return found
+
+
 SAMPLES = {
     weights: weights_samples,
     huggingface: huggingface_samples,
@@ -173,6 +221,7 @@ SAMPLES = {
     files: files_samples,
     links: links_samples,
     hashcache: hashcache_samples,
+    python: python_samples,
 }
 NAMES = [module.KIND for module in SAMPLES]
 

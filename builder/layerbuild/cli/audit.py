@@ -22,13 +22,13 @@ from layerbuild.audit.view import ImageView, open_image, put_together
 from layerbuild.baseimage import open_base
 from layerbuild.cli import options
 from layerbuild.cli.display import make_progress, print_json, size
+from layerbuild.cli.foreseen import Foreseen
 from layerbuild.cli.workspace import Workspace
-from layerbuild.compose import ComposedImage, environment
+from layerbuild.compose import ComposedImage, environment, programs
 from layerbuild.errors import LayerbuildError, LockError, UsageError
 from layerbuild.execute.build import Builder
 from layerbuild.image import config_json
 from layerbuild.locked import checked
-from layerbuild.model import Content
 from layerbuild.registry.clients import Clients
 
 FOUND = 4
@@ -137,7 +137,7 @@ def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Re
         parts += [BlobPart(blobs, descriptor) for descriptor in base.layers]
     parts += _described(builder, image)
     recipe = image.declaration.recipe
-    config = json.loads(config_json(recipe, environment(image), base, []))
+    config = json.loads(config_json(recipe, environment(image), base, [], programs(image)))
     locked = builder.lock.images.get(image.name)
     view = put_together(
         reference=image.title,
@@ -151,23 +151,13 @@ def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Re
 
 
 def _described(builder: Builder, image: ComposedImage) -> Iterator[Part]:
-    contents = builder.contents
-
-    def read(content: Content, offset: int, length: int) -> bytes | None:
-        # files of a git tree are in no hurry: only building fetches them
-        if content.sha256 is None and not contents.store.has(content):
-            return None
-        try:
-            return contents.read_range(content, offset, length)
-        except LayerbuildError:
-            return None
-
+    foreseen = Foreseen(builder.contents)
     for layer in image.layers:
         assert layer.instance is not None
-        entries = kinds.describe(layer.instance, contents)
+        entries = kinds.describe(layer.instance, foreseen)
         made = builder.packer.known(layer)
         packed = made.blob.size if made else sum(e.content.size or 0 for e in entries if e.content)
-        yield DescribedPart(entries, layer=Layer(size=packed, compression=layer.algorithm), read_content=read)
+        yield DescribedPart(entries, layer=Layer(size=packed, compression=layer.algorithm), read_content=foreseen.read)
 
 
 def _report(view: ImageView, blobs: Blobs | None) -> Report:

@@ -1,9 +1,16 @@
-"""What extensions would install or download at a start, as `lock` says it of newly pinned ones."""
+"""What `lock` foresees beyond the lock: what extensions would install or download at a start, as it says it of newly
+pinned ones, and layers that cannot be made here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from layerbuild.compose import ComposedImage
+from layerbuild.errors import InterpreterMissing
+from layerbuild.execute.build import Builder
 from layerbuild.kinds.requests import extension
 from layerbuild.lockmodel import Lock
+from layerbuild.schema import PythonLayer
 from layerbuild.sources import Context
 from layerbuild.sources.git import GitSource
 from layerbuild.webui import installscript
@@ -30,4 +37,24 @@ def installs(context: Context, old: Lock, new: Lock) -> list[str]:
                 directory = role.removeprefix(extension(""))
                 hint = "have it in the base or in layers, and start webui.py"
                 found.append(f"{name}: {directory}'s install.py {does}, if launch.py runs it (try: {hint})")
+    return found
+
+
+def uncompilable(images: Sequence[ComposedImage], builder: Builder) -> list[str]:
+    """Images that ask for bytecode that nobody can make here, and that was not made before."""
+    found = []
+    asking: dict[str, list[str]] = {}
+    for image in images:
+        layers = (use.layer for use in image.declaration.uses)
+        packages = {one.python for one in layers if isinstance(one, PythonLayer) and one.bytecode != "none"}
+        if any(layer.instance and builder.packer.known(layer) is None for layer in image.layers):
+            for python in sorted({image.target.bytecode, *packages} - {None}, key=str):
+                asking.setdefault(str(python), []).append(image.title)
+    for python, names in asking.items():
+        try:
+            builder.contents.compiler.interpreter(python)
+        except InterpreterMissing as error:  # noqa: PERF203  # once per version
+            first, *others = dict.fromkeys(names)
+            more = f" and {len(others)} more" if others else ""
+            found.append(f"{first}{more}: {error.message} (try: {error.hint})")
     return found

@@ -13,7 +13,7 @@ from layerbuild import locktext
 from layerbuild.advice import advise
 from layerbuild.cli import merging, options
 from layerbuild.cli.display import print_json
-from layerbuild.cli.installs import installs
+from layerbuild.cli.installs import installs, uncompilable
 from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, compose
 from layerbuild.errors import DriftError, UsageError
@@ -79,7 +79,12 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
             new = _with_facts(workspace, new, arguments)
         new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
         changed = locktext.write(workspace.project.lockfile, new)
-    advice = [*map(str, advise(_composed(workspace, new), new)), *installs(workspace.context, old or Lock(), new)]
+    composed = _composed(workspace, new)
+    advice = [
+        *map(str, advise(composed, new)),
+        *installs(workspace.context, old or Lock(), new),
+        *uncompilable(composed, workspace.builder(new)),
+    ]
     _report(workspace, old, new, advice, changed=changed, json_output=arguments["json_output"])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.compose import MAX_LAYERS, ComposedImage, environment
+from layerbuild.compose import MAX_LAYERS, ComposedImage, environment, programs
 from layerbuild.errors import LayerbuildError, ProjectError, raise_failed
 from layerbuild.execute.contents import Contents
 from layerbuild.execute.pack import Outlet, Packer
@@ -18,6 +18,7 @@ from layerbuild.execute.screening import require_vouched
 from layerbuild.formats import formats
 from layerbuild.image import CONFIG, MANIFEST, BaseImage, BuiltLayer, config_json, manifest_json
 from layerbuild.images import ImageDeclaration
+from layerbuild.kinds import python
 from layerbuild.layering import ComposedLayer, LayerId
 from layerbuild.locked import checked
 from layerbuild.lockmerge import merge_facts
@@ -61,7 +62,7 @@ class BuiltImage:
     def config(self) -> bytes:
         """The config's bytes."""
         recipe, layers = self.composed.declaration.recipe, [made for _, made in self.layers]
-        return config_json(recipe, environment(self.composed), self.base, layers)
+        return config_json(recipe, environment(self.composed), self.base, layers, programs(self.composed))
 
     @cached_property
     def config_descriptor(self) -> Descriptor:
@@ -181,9 +182,15 @@ class Builder:
         if failed:
             selected = [image for image in selected if image.name not in failed]
             composed = tuple(image for image in composed if image.name not in failed)
+        # Those that the lock has seen whole were held against each other then.
+        doubtful = [image for image in composed if self.lock.images[image.name].manifest is None]
+        failed |= self._clashing(doubtful)
+        composed = tuple(image for image in composed if image.name not in failed)
+        selected = [image for image in selected if image.name not in failed]
         self.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
         self.packer.outlet = self.outlet_for(composed) if self.outlet_for else None
         made = self._make(composed, {})
+        clashing = self._clashing(doubtful)
         unlearnt: Mapping[str, LayerbuildError] = {}
         if self.contents.wanted:
             unlearnt = self.learn([image for image in composed if not _failed(image, made)])
@@ -194,10 +201,25 @@ class Builder:
         images = []
         for image in composed:
             try:
+                if image.name in clashing:
+                    raise clashing[image.name]
                 images.append(self._image(image, made, fetched, unlearnt))
             except LayerbuildError as error:  # noqa: PERF203  # once per image
                 failed[image.name] = error
         return Built(images=tuple(images), failed=failed)
+
+    def _clashing(self, images: Iterable[ComposedImage]) -> dict[str, LayerbuildError]:
+        """Images of which two packages write one path, as far as it is known here what is in them."""
+        found: dict[tuple[str, ...], LayerbuildError | None] = {}
+        failed = {}
+        for image in images:
+            layers = [layer.instance for layer in image.layers if layer.instance and layer.kind == python.KIND]
+            keys = tuple(layer.key for layer in layers)
+            if len(layers) > 1 and keys not in found:
+                found[keys] = python.clash_between(layers, self.contents, self.contents.wheelhouse.is_known)
+            if (error := found.get(keys)) is not None:
+                failed[image.name] = error
+        return failed
 
     def _make(self, composed: Sequence[ComposedImage], made: Made) -> Made:
         """`made`, and every layer beyond it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from layerbuild.digests import SafetensorsScan
 from layerbuild.errors import ContentMismatch, Damaged, LockError, SourceError
+from layerbuild.execute.bytecode import Bytecode
 from layerbuild.execute.origins import Origin, Origins
 from layerbuild.execute.parallel import in_threads
+from layerbuild.execute.wheelhouse import Wheelhouse
 from layerbuild.formats import Formats
 from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, sha256_hex
@@ -24,6 +26,7 @@ from layerbuild.webui.safetensors import MAX_HEADER, PREFIX, invalid
 
 if TYPE_CHECKING:
     from layerbuild.sources.git import GitSource
+    from layerbuild.wheels.inspection import Wheel
 
 
 Passing = Generator[bytes, None, Content]
@@ -37,6 +40,7 @@ class Contents:
         keep: what is fetched on the way stays in the store.
         wanted: sha256 of models whose facts an image waits for: learnt whenever their bytes pass by.
         formats: what contents must be, before a layer that holds them is accepted.
+        compiler: makes bytecode of sources.
     """
 
     def __init__(self, store: Store, context: Context, lock: Lock, progress: Progress, *, keep: bool = True) -> None:
@@ -44,9 +48,11 @@ class Contents:
         self.keep = keep
         self.wanted: frozenset[str] = frozenset()
         self.formats = Formats()
+        self.compiler = Bytecode(store, progress, self.verified)
         self._context = context
         self._progress = progress
         self._origins = Origins(lock, context)
+        self.wheelhouse = Wheelhouse(store)
         self._names: dict[str, list[str]] = {}
         self._trees: dict[str, tuple[str, Pin]] = {}
         self._sizes = {sha256: facts.size for sha256, facts in lock.files.items()}
@@ -76,6 +82,39 @@ class Contents:
             self._fetch_document(sha256)
         return self.store.document(sha256)
 
+    def wheel(self, sha256: str) -> Wheel:
+        """What is in a wheel. It is fetched if nobody has looked into it on this machine.
+
+        Raises:
+            SourceError: it cannot be had, or is no wheel.
+            StoreError, LockError: as `open`.
+        """
+        content = Content(size=None, sha256=sha256)
+        pinned = self.origin(content).file
+        return self.wheelhouse.wheel(pinned.content, pinned.path, lambda: self.ensure([content]))
+
+    def at_hand(self, wheels: Iterable[str]) -> bool:
+        """Whether somebody has looked into all of these wheels on this machine."""
+        return all(self.wheelhouse.is_known(sha256) for sha256 in wheels)
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """Bytecode of sources, made if it is not here. Sources are fetched for it.
+
+        Raises:
+            BytecodeError: there is nothing to compile with, or something cannot be compiled.
+            SourceError, StoreError, LockError: a source cannot be had.
+        """
+
+        def fetch(contents: Sequence[Content]) -> None:
+            if listing is not None:
+                self.ensure_tree(listing, contents)
+            else:
+                self.ensure(contents)
+
+        return self.compiler.of(python, sources, fetch)
+
     # --- bytes ---------------------------------------------------------------------------------------
 
     def open(self, content: Content, offset: int = 0) -> Iterator[bytes]:
@@ -87,6 +126,9 @@ class Contents:
             StoreError: they cannot be read or kept.
             LockError: the lock does not say where they come from.
         """
+        if self.wheelhouse.place(content):
+            yield from _from(offset, self.verified(content))
+            return
         if not offset and not self.store.has(content):
             yield from self._arriving(content)
             return
@@ -110,14 +152,18 @@ class Contents:
         """
         if offset:
             yield from self.open(content, offset)
+        elif (place := self.wheelhouse.place(content)) is not None:
+            self.ensure([place.archive])
+            yield from self.wheelhouse.read(place, content)
         elif self.store.has(content):
             yield from self._valid(content, lambda scan: self.store.verified(content, scan))
         else:
             yield from self._arriving(content)
 
     def missing(self, contents: Iterable[Content]) -> list[Content]:
-        """Those that are not on this machine, each once."""
-        unique = {content.id: content for content in contents}
+        """Those that are not on this machine, each once; of what is part of an archive, the archive."""
+        places = ((self.wheelhouse.place(content), content) for content in contents)
+        unique = {(place.archive if place else c).id: place.archive if place else c for place, c in places}
         return [content for content in unique.values() if not self.store.has(content)]
 
     def learn(self, content: Content) -> None:
@@ -288,8 +334,10 @@ class Contents:
         Raises:
             SourceError: they cannot be had.
         """
-        if self.store.has(content):
-            return read_exactly(self.store.open(content, offset), length)
+        place = self.wheelhouse.place(content)
+        if self.store.has(content) or (place is not None and self.store.has(place.archive)):
+            chunks = self.open(content, offset)
+            return read_exactly(chunks, length)
         self.origin(content)
         return read_exactly(self._origins.open(self._origins.of(content), offset=offset, length=length), length)
 
@@ -302,6 +350,14 @@ class Contents:
 
     def _git(self, pin: Pin) -> GitSource:
         return cast("GitSource", source_for(pin.source, self._context))
+
+
+def _from(offset: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What follows after `offset` bytes."""
+    for chunk in chunks:
+        if offset < len(chunk):
+            yield chunk[offset:]
+        offset = max(0, offset - len(chunk))
 
 
 def read_exactly(chunks: Iterator[bytes], length: int) -> bytes:

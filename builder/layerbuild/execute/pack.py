@@ -30,6 +30,11 @@ from layerbuild.tarstream import TarStream
 _MEMORY = threading.BoundedSemaphore(2)
 """Passes over large files at a time: each holds a few buffers, and there are few cores."""
 
+_COMPILED = (
+    "another patch release of that Python may have compiled it: have it made by the one that the receipt is of, and "
+    "name that under 'python', like '3.10.13'"
+)
+
 Keep = Callable[[Iterable[bytes]], tuple[str, int]]
 """Takes the chunks of a blob to the end; returns its digest and its size in bytes."""
 
@@ -294,7 +299,9 @@ class Packer:
             raise NotReproducible(
                 f"not reproducible: layer {layer.title} is now {receipt.diff_id}",
                 cause=f"its receipt says {before.diff_id}",
-                hint="the lock was edited by hand, or this is a defect in layerbuild: please report it",
+                hint=_COMPILED
+                if layer.instance is not None and kinds.is_compiled(layer.instance)
+                else "the lock was edited by hand, or this is a defect in layerbuild: please report it",
             )
 
     def _compare_blob(self, blob: Blob, layer: ComposedLayer) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from layerbuild.errors import LayerbuildError, SourceError
 from layerbuild.execute.derive import MOST, derived, too_many, unfound
+from layerbuild.execute.packages import packages
 from layerbuild.execute.parallel import in_threads
 from layerbuild.images import ImageDeclaration
 from layerbuild.kinds import requests
@@ -99,10 +100,10 @@ class Pinner:
                 if isinstance(result, LayerbuildError):
                     failures.setdefault(pin_key, result)
                     continue
-                pin, further = result
-                locked = kept[pin_key] = replace(kept[pin_key], pins={**kept[pin_key].pins, role: pin})
+                pins, further = result
+                locked = kept[pin_key] = replace(kept[pin_key], pins={**kept[pin_key].pins, **pins})
                 if further and len(locked.pins) + len(further) > MOST:
-                    failures.setdefault(pin_key, too_many(pin))
+                    failures.setdefault(pin_key, too_many(pins[role]))
                 elif pin_key not in failures:
                     wanted += [(pin_key, r, request, layer) for r, request in further.items()]
         for pin_key, layer in layers.items():
@@ -110,19 +111,21 @@ class Pinner:
                 failures[pin_key] = error
         return failures
 
-    def _try_pin(self, item: _Wanted) -> tuple[Pin, dict[str, PinRequest]] | LayerbuildError:
-        """A pin, and what it leads to."""
+    def _try_pin(self, item: _Wanted) -> tuple[dict[str, Pin], dict[str, PinRequest]] | LayerbuildError:
+        """Pins by role, and what they lead to."""
         pin_key, role, request, layer = item
         try:
             with self.task.progress.task(f"lock {pin_key}"):
+                if request.python is not None:
+                    return packages(self.task.context, request.python, pin_key), {}
                 pin = source_for(request.uri, self.task.context).resolve(request)
                 if isinstance(layer, ModelLayer):
-                    return self._with_sha256(pin_key, pin), {}
+                    return {role: self._with_sha256(pin_key, pin)}, {}
                 if not isinstance(layer, WebuiLayer):
-                    return pin, {}
+                    return {role: pin}, {}
                 if role == requests.WEBUI and FLAVORS[layer.flavor].changelog:
                     pin = self._with_version(pin)
-                return pin, derived(self.task.context, layer, role, request, pin)
+                return {role: pin}, derived(self.task.context, layer, role, request, pin)
         except SourceError as error:
             return error
 

@@ -14,7 +14,9 @@ from layerbuild.execute.build import Builder
 from layerbuild.execute.parallel import attempts
 from layerbuild.execute.preflight import Preflight, of_base, unread
 from layerbuild.image import BaseImage
+from layerbuild.kinds import is_compiled, python
 from layerbuild.layering import ComposedLayer
+from layerbuild.model import Content
 from layerbuild.plan import Finding, Plan, PlannedLayer, Want, transfers
 from layerbuild.store import Store
 
@@ -88,11 +90,18 @@ class Planner:
         """Bytes to fetch and to pack, None where a size or a listing is not known on this machine."""
         if layer.instance is None:
             return None, None
+        contents = self.builder.contents
+        if layer.instance.kind == python.KIND:
+            found = python.wheels(layer.instance)
+            if is_compiled(layer.instance) or not contents.at_hand(found):
+                # To say more, they would have to be fetched and compiled.
+                missing = contents.missing(Content(size=None, sha256=sha256) for sha256 in found)
+                return sum(contents.size(content) or 0 for content in missing), None
         try:
             tar = self.builder.packer.tar(layer.instance)
         except LayerbuildError:
             return None, None
-        missing = self.builder.contents.missing(tar.contents)
+        missing = contents.missing(tar.contents)
         return sum(content.size or 0 for content in missing), tar.size
 
     def _fetched(self, images: Sequence[ComposedImage]) -> dict[str, BaseImage | LayerbuildError]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerbuild.baseimage import BaseSource
-from layerbuild.compose import ComposedImage, environment
+from layerbuild.compose import ComposedImage, environment, programs
 from layerbuild.compress import MEDIA_TYPES, is_family
 from layerbuild.errors import LayerbuildError, LockError, NotReproducible, SourceError, Unreachable
 from layerbuild.execute.build import Builder
@@ -156,7 +156,8 @@ class Verifier:
             assert layer.instance is not None
             receipt = Receipt(key=layer.instance.key, diff_id=diff_ids[layer.instance.key] or "", size=0)
             layers.append(built(layer, receipt, Blob(encoding="none", digest="", size=0)))
-        expected = json.loads(config_json(image.declaration.recipe, environment(image), base, layers))
+        made = config_json(image.declaration.recipe, environment(image), base, layers, programs(image))
+        expected = json.loads(made)
         names = config_differences(expected, config)
         if names:
             self._findings.append(f"its config differs from what the lock makes: {', '.join(names)}")

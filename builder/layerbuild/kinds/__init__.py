@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from layerbuild.kinds import files, gittree, hashcache, huggingface, links, weights
+from layerbuild.kinds import files, gittree, hashcache, huggingface, links, python, weights
 from layerbuild.kinds.base import Json, Knowledge
 from layerbuild.model import Entry, Instance
 
@@ -19,6 +19,7 @@ _DESCRIBE: dict[str, Callable[[Json, Knowledge], list[Entry]]] = {
     files.KIND: files.describe,
     links.KIND: lambda inputs, _: links.describe(inputs),
     hashcache.KIND: hashcache.describe,
+    python.KIND: python.describe,
 }
 
 
@@ -39,6 +40,11 @@ def documents(instance: Instance) -> frozenset[str]:
     if instance.kind == gittree.KIND:
         return frozenset({inputs["listing"]})
     return frozenset(item["header"] for item in inputs["entries"] if item.get("header"))
+
+
+def is_compiled(instance: Instance) -> bool:
+    """Whether the layer holds bytecode that some Python of the target's version made."""
+    return instance.kind in (gittree.KIND, python.KIND) and "bytecode" in json.loads(instance.inputs)
 
 
 def is_weights(instance: Instance) -> bool:
@@ -64,4 +70,6 @@ def outer_paths(instance: Instance) -> list[str]:
         return [inputs["path"]]
     if instance.kind == huggingface.KIND:
         return [f"{inputs['home']}/hub/x"]
+    if instance.kind == python.KIND:
+        return [f"{inputs['prefix']}/x"]
     return []

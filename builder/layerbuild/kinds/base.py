@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from layerbuild.errors import SourceError
 from layerbuild.model import Content, Entry, Instance, Target, canonical_json
 from layerbuild.paths import parents
+from layerbuild.wheels.inspection import Wheel
 
 WEIGHTS = "opt/weights/sha256"
 """Where every weights layer puts its files, whatever the image."""
@@ -26,6 +27,27 @@ class Knowledge(Protocol):
 
         Raises:
             LayerbuildError: it is not on this machine.
+        """
+
+    def wheel(self, sha256: str) -> Wheel:
+        """What is in a wheel.
+
+        Raises:
+            LayerbuildError: nobody has looked into it on this machine.
+        """
+
+    def bytecode(
+        self, python: str, sources: Sequence[tuple[str, Content]], *, listing: str | None = None
+    ) -> Mapping[str, Content]:
+        """The bytecode of sources that lie at absolute paths in the image, by these; without those that are no valid
+        sources of that Python.
+
+        Args:
+            python: version, as in `Target`.
+            listing: sha256 of the git tree's listing that the sources are of.
+
+        Raises:
+            LayerbuildError: a source cannot be had or compiled, or there is nothing to compile it with.
         """
 
 

@@ -1,9 +1,12 @@
-"""The tree of a git commit at a path: the webui, or one of its checkouts. Blobs as git holds them."""
+"""The tree of a git commit at a path: the webui, or one of its checkouts. Blobs as git holds them, and the bytecode
+of its Python sources where the target asks for it."""
 
 from __future__ import annotations
 
 import json
 
+from layerbuild import pyc
+from layerbuild.kinds import bytecode
 from layerbuild.kinds.base import Json, Knowledge, base_directories, instance, owner, strip, with_parents
 from layerbuild.model import Content, Entry, Instance, Pin, Target
 
@@ -26,13 +29,14 @@ def tree(pin: Pin, path: str, target: Target, label: str, *, extension: bool = F
         "listing": pin.listing,
         "directories": base_directories([strip(path) + "/x"], target),
         **({"extension": True} if extension else {}),
+        **({"bytecode": pyc.setting(target.bytecode)} if target.bytecode else {}),
         **owner(target),
     }
     return instance(KIND, REVISION, inputs, label)
 
 
 def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
-    """Every path of the listing."""
+    """Every path of the listing; with bytecode, what somebody checked in of it is left out."""
     ids = {"uid": inputs["uid"], "gid": inputs["gid"]}
     root = inputs["path"]
     entries = []
@@ -45,4 +49,6 @@ def describe(inputs: Json, knowledge: Knowledge) -> list[Entry]:
         else:
             content = Content(size=item["size"], git_blob=item["blob"])
             entries.append(Entry(path=path, type="file", mode=_MODES[item["mode"]], content=content, **ids))
+    if "bytecode" in inputs:
+        entries = bytecode.compiled(entries, inputs["bytecode"], knowledge, listing=inputs["listing"])
     return with_parents(entries, inputs, **ids)

@@ -4,17 +4,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from layerbuild.model import Pin, PinRequest, canonical_json, sha256_hex
+from layerbuild.model import Pin, PinRequest, PythonRequest, canonical_json, sha256_hex
 from layerbuild.paths import unsafe_reason
-from layerbuild.schema import Fetch, FilesLayer, FileSpec, HuggingFaceLayer, Layer, ModelLayer, WebuiLayer
+from layerbuild.schema import (
+    Fetch,
+    FilesLayer,
+    FileSpec,
+    HuggingFaceLayer,
+    Layer,
+    ModelLayer,
+    PythonLayer,
+    RequirementsFile,
+    WebuiLayer,
+)
 
 _COMMIT = re.compile(r"@([0-9a-fA-F]{40})(?:/|$)")
 
 MODEL = "model"
 SNAPSHOT = "snapshot"
 WEBUI = "webui"
+PYTHON = "python"
+"""Of what packages are asked for with. There is no such pin: each wheel has one."""
+
+_WHEEL = "wheel "
+
+
+def wheel(name: str) -> str:
+    """Role of a package's wheel."""
+    return f"{_WHEEL}{name}"
+
+
+PYTHON_PLATFORMS = {
+    "linux/amd64": "x86_64-manylinux_2_28",
+    "linux/arm64": "aarch64-manylinux_2_28",
+    "linux/arm64/v8": "aarch64-manylinux_2_28",
+}
+"""Platform of an image -> uv's name of what its wheels are for. The C library is that of RHEL 8, or newer."""
+
+DEFAULT_PYTHON = "3.10"
+"""Where no image says it: that of most webuis."""
+
+DEFAULT_PLATFORM = PYTHON_PLATFORMS["linux/amd64"]
+
+
+def wheels(pins: Mapping[str, Pin]) -> dict[str, Pin]:
+    """The wheels among a declaration's pins, by the package's name."""
+    return {role.removeprefix(_WHEEL): pin for role, pin in sorted(pins.items()) if role.startswith(_WHEEL)}
 
 
 def sidecar(suffix: str) -> str:
@@ -45,7 +82,27 @@ def requests(layer: Layer) -> dict[str, PinRequest]:
         checkouts = {repository(d): tree_request(layer, repository(d), uri) for d, uri in layer.checkouts.items()}
         extensions = {extension(d): tree_request(layer, extension(d), uri) for d, uri in layer.extensions.items()}
         return {WEBUI: tree_request(layer, WEBUI, layer.source), **checkouts, **extensions}
+    if isinstance(layer, PythonLayer):
+        return {PYTHON: PinRequest(uri=f"python:{layer.python or DEFAULT_PYTHON}", python=_of_python(layer))}
     return _of_files(layer)
+
+
+def _of_python(layer: PythonLayer) -> PythonRequest:
+    named = layer.requirements
+    tree, inline = (named, []) if isinstance(named, RequirementsFile) else (None, named)
+    return PythonRequest(
+        requirements=(*inline, *layer.packages),
+        tree=tree.tree if tree else None,
+        file=tree.file if tree else None,
+        tree_mirrors=tuple(_as_source(mirror) for mirror in tree.mirrors) if tree else (),
+        constraints=tuple(layer.constraints),
+        indexes=tuple(layer.indexes),
+        index_strategy=layer.index_strategy,
+        exclude_newer=layer.exclude_newer,
+        python=layer.python or DEFAULT_PYTHON,
+        platform=layer.platform or DEFAULT_PLATFORM,
+        build=tuple(sorted(layer.build)),
+    )
 
 
 def tree_request(layer: WebuiLayer, role: str, uri: str) -> PinRequest:
@@ -54,7 +111,7 @@ def tree_request(layer: WebuiLayer, role: str, uri: str) -> PinRequest:
     followed = ["*"] if layer.submodules is True else layer.submodules or []
     return PinRequest(
         uri=uri,
-        mirrors=_mirrors(layer, uri),
+        mirrors=mirrors_of(layer, uri),
         submodules=_within(followed, place),
         lfs_pointers=_within(layer.lfs_pointers, place),
         repositories=role == WEBUI and layer.automatic,
@@ -80,7 +137,7 @@ def _within(patterns: Iterable[str], place: str) -> tuple[str, ...]:
     return tuple(inside)
 
 
-def _mirrors(layer: WebuiLayer, uri: str) -> tuple[str, ...]:
+def mirrors_of(layer: WebuiLayer, uri: str) -> tuple[str, ...]:
     """Mirrors of the repository that `uri` names, as git sources."""
     wanted = _repository_of(uri.rpartition("@")[0])
     found = (mirrors for address, mirrors in layer.mirrors.items() if _repository_of(address) == wanted)
@@ -98,6 +155,8 @@ def _repository_of(address: str) -> str:
 
 def complete(asked: Mapping[str, PinRequest], pins: Collection[str]) -> bool:
     """Whether a layer's pins, by their roles, are those that were asked for, and what these lead to."""
+    if PYTHON in asked:
+        return bool(pins) and all(role.startswith(_WHEEL) for role in pins)
     return set(asked) <= set(pins) and all(role in asked or _follows(role, asked) for role in pins)
 
 
@@ -161,7 +220,7 @@ def with_mirrors(layer: Layer, pins: Mapping[str, Pin]) -> dict[str, Pin]:
     """Pins with the mirrors and headers that the declaration names today. These move no pin."""
     if isinstance(layer, WebuiLayer):
         # Of trees that other trees name, too.
-        return {role: replace(pin, mirrors=_mirrors(layer, pin.source)) for role, pin in pins.items()}
+        return {role: replace(pin, mirrors=mirrors_of(layer, pin.source)) for role, pin in pins.items()}
     asked = requests(layer)
     return {
         role: replace(pin, mirrors=asked[role].mirrors, headers=asked[role].headers) if role in asked else pin
@@ -183,10 +242,12 @@ def declaration_digest(asked: Mapping[str, PinRequest]) -> str:
 
 def _more(request: PinRequest) -> list[dict[str, object]]:
     """What few declarations have: the digest of the others does not know of it."""
-    said = {
+    said: dict[str, object] = {
         "submodules": list(request.submodules),
         "lfs_pointers": list(request.lfs_pointers),
         "repositories": request.repositories,
     }
+    if request.python is not None:
+        said["python"] = {k: v for k, v in asdict(request.python).items() if k != "tree_mirrors"}
     present = {key: value for key, value in said.items() if value}
     return [present] if present else []

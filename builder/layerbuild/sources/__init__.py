@@ -28,6 +28,8 @@ SCHEMES: dict[str, str] = {
     "git+http": "layerbuild.sources.git:GitSource",
     "git+https": "layerbuild.sources.git:GitSource",
     "oci": "layerbuild.sources.oci:OciSource",
+    "built+http": "layerbuild.sources.built:BuiltSource",
+    "built+https": "layerbuild.sources.built:BuiltSource",
 }
 """Scheme -> `module:Class`."""
 

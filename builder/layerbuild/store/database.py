@@ -1,4 +1,4 @@
-"""What the store remembers, in SQLite: receipts, facts, names of blobs, pushes, marks of local files, what
+"""What the store remembers, in SQLite: receipts, facts, names of blobs, bytecode, pushes, marks of local files, what
 registries take.
 
 WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
@@ -12,11 +12,11 @@ import sqlite3
 import threading
 import time
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from layerbuild.errors import StoreError
-from layerbuild.model import Blob, Facts, Receipt
+from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store.locks import locked
 
 _SCHEMA = """
@@ -29,16 +29,26 @@ CREATE TABLE IF NOT EXISTS local_files (
     path BLOB PRIMARY KEY, sha256 TEXT NOT NULL, device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,
     ctime_ns INTEGER, seen_ns INTEGER);
 CREATE INDEX IF NOT EXISTS local_by_sha256 ON local_files (sha256);
+CREATE TABLE IF NOT EXISTS bytecode (
+    source TEXT, path TEXT, setting TEXT, sha256 TEXT, size INTEGER, PRIMARY KEY (source, path, setting));
 CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIMARY KEY (host, digest, repository));
+CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 """
 
-_VERSION = 2
+_VERSION = 4
 """Of the tables above."""
 
 _WEEK = 7 * 24 * 3600
 """Seconds for which it is believed what a registry did: whoever runs it may have changed it since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBytecode:
+    """What a Python source became: `content` is None where it is no valid one, and has no bytecode."""
+
+    content: Content | None
 
 
 class Database:
@@ -106,6 +116,25 @@ class Database:
         sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET value = json_patch(value, ?)"
         self.query(sql, sha256, new, new)
 
+    def bytecode(self, source: str, path: str, setting: str) -> KnownBytecode | None:
+        """What a source at a path became; None where nobody has compiled it here.
+
+        Args:
+            source: its sha256.
+            setting: by `pyc.setting`.
+        """
+        sql = "SELECT sha256, size FROM bytecode WHERE source = ? AND path = ? AND setting = ?"
+        rows = self.query(sql, source, path, setting)
+        if not rows:
+            return None
+        sha256, size = rows[0]
+        return KnownBytecode(content=Content(sha256=str(sha256), size=int(str(size))) if sha256 else None)
+
+    def put_bytecode(self, source: str, path: str, setting: str, content: Content | None) -> None:
+        """Remember what a source at a path became: nothing, where it is no valid one."""
+        sha256, size = (content.sha256, content.size) if content else (None, None)
+        self.query("INSERT OR REPLACE INTO bytecode VALUES (?, ?, ?, ?, ?)", source, path, setting, sha256, size)
+
     def receipt(self, key: str) -> Receipt | None:
         """What a key became here, with every blob that is known of it."""
         rows = self.query("SELECT diff_id, size FROM receipts WHERE key = ?", key)
@@ -126,6 +155,15 @@ class Database:
         for blob in receipt.blobs:
             values = (receipt.diff_id, blob.encoding, blob.digest, blob.size)
             self.query("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)", *values)
+
+    def derived(self, name: str) -> str | None:
+        """sha256 of what was made here of something else, by what it was made of, and how."""
+        rows = self.query("SELECT sha256 FROM derived WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def put_derived(self, name: str, sha256: str) -> None:
+        """Remember what was made; it is in the store."""
+        self.query("INSERT OR REPLACE INTO derived VALUES (?, ?)", name, sha256)
 
     def forget_blobs(self, key_prefix: str) -> None:
         """Forget how the layers whose keys begin with these 16 digits were compressed."""
