@@ -247,6 +247,9 @@ def test_source_is_built_where_it_is_named_and_once(packages: Project, index: In
     assert found[f"{_SITE}/sourceonly.py"] == b"x = 1\n"
     # It was kept when it was built.
     assert len(index.web.asked("/archive/0123abc.zip")) == asked
+    # Whoever has the lock and a destination with the layer needs neither wheel nor source.
+    packages.run("push", f"oci:{packages.root / 'out'}", env={"LAYERBUILD_STORE": str(packages.root / "empty")})
+    assert len(index.web.asked("/archive/0123abc.zip")) == asked
     # Elsewhere it is built again, and is the same.
     elsewhere = {"LAYERBUILD_STORE": str(packages.root / "elsewhere")}
     packages.run("build", "--check", env=elsewhere)

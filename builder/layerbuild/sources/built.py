@@ -84,8 +84,8 @@ class BuiltSource:
             raise ContentMismatch(
                 f"{name} is not reproducible: built anew it is another wheel",
                 cause=f"its sha256 is {hashlib.sha256(data).hexdigest()}, {file.content.sha256} is pinned",
-                hint="take the layer from an image that has it with --cache-from, or pin it anew with 'layerbuild lock "
-                "--update NAME'",
+                hint="build where the wheel is in the store, push to where its layer is already, or pin it anew with "
+                "'layerbuild lock --update NAME'",
             )
         data = data[offset : None if length is None else offset + length]
         for start in range(0, len(data), _CHUNK):
