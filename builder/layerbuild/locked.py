@@ -83,7 +83,7 @@ def _fault_of_use(use: LayerUse, lock: Lock) -> str | None:
     if not complete(asked, locked.pins):
         return f"{use.pin_key} has other pins in the lock than its declaration asks for"
     for role, request in asked.items():
-        if fault := contradiction(request, locked.pins[role]):
+        if role in locked.pins and (fault := contradiction(request, locked.pins[role])):
             return f"{use.pin_key} has {fault} in the lock than its declaration says"
     if with_mirrors(use.layer, locked.pins) != locked.pins:
         return f"{use.pin_key} has other mirrors or headers than when it was locked"

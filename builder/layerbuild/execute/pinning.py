@@ -63,7 +63,7 @@ class Task:
 def _answers(asked: Mapping[str, PinRequest], old: LockedLayer) -> bool:
     """Whether pins of the old lock are still what is asked for."""
     same = old.declaration == declaration_digest(asked) and complete(asked, old.pins)
-    return same and not any(contradiction(request, old.pins[role]) for role, request in asked.items())
+    return same and not any(contradiction(asked[role], old.pins[role]) for role in asked if role in old.pins)
 
 
 @dataclass(frozen=True)
