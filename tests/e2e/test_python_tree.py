@@ -25,7 +25,7 @@ def _by_uv(packages: Project) -> dict[str, tuple[int, bytes]]:
     venv = packages.root / "venv"
     lines = [f"{role.removeprefix('wheel ')} @ {pin['source']}" for role, pin in locked.items()]
     (packages.root / "all.txt").write_text("\n".join(lines))
-    environ = {**packages.environ, "UV_LINK_MODE": "copy"}
+    environ = {"UV_SYSTEM_CERTS": "1", **packages.environ, "UV_LINK_MODE": "copy"}
     for arguments in (
         ("venv", "--quiet", "--python", sys.executable, str(venv)),
         ("pip", "install", "--quiet", "--no-deps", "--python", str(venv), "-r", "all.txt"),

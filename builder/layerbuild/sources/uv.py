@@ -7,6 +7,7 @@ fetches no Python and asks no question.
 from __future__ import annotations
 
 import re
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,9 +83,11 @@ def run(
         environment |= {"HOME": str(directory), "UV_CACHE_DIR": _cache(environ)}
     environment |= further or {}
     trusted = next((environ[name] for name in BUNDLES if environ.get(name)), None)
+    # The certificates that layerbuild itself trusts. uv alone would not ask the system.
     if trusted is not None:
-        # The certificates that layerbuild itself trusts.
         environment["SSL_CERT_FILE"] = trusted
+    elif ssl.create_default_context().cert_store_stats()["x509_ca"] or _has_directory_of_certificates():
+        environment |= {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # the second in older ones
     try:
         done = subprocess.run(
             command,
@@ -104,6 +107,11 @@ def run(
     if len(done.stdout) > _MAX_OUTPUT:
         raise SourceError(f"{what}: uv says more than {_MAX_OUTPUT} bytes")
     return done.stdout
+
+
+def _has_directory_of_certificates() -> bool:
+    path = ssl.get_default_verify_paths().capath
+    return path is not None and any(Path(path).iterdir())
 
 
 def _cache(environ: Mapping[str, str]) -> str:
