@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uv
 import yaml
 
 from e2e.readers import layout_manifests, members
@@ -30,7 +31,7 @@ def _by_uv(packages: Project) -> dict[str, tuple[int, bytes]]:
         ("venv", "--quiet", "--python", sys.executable, str(venv)),
         ("pip", "install", "--quiet", "--no-deps", "--python", str(venv), "-r", "all.txt"),
     ):
-        subprocess.run(["uv", *arguments, "--no-config"], cwd=packages.root, env=environ, check=True)
+        subprocess.run([uv.find_uv_bin(), *arguments, "--no-config"], cwd=packages.root, env=environ, check=True)
     found = {}
     for directory, _, names in os.walk(venv):
         for path in (Path(directory, name) for name in names):
