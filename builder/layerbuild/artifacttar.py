@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, cast
 from layerbuild import http
 from layerbuild.model import Content, Descriptor
 from layerbuild.registry import receiving
-from layerbuild.registry.layertar import Header, Stream, compression, damage_explained, decoded, headers, hostile
+from layerbuild.registry.layertar import (
+    Header,
+    Stream,
+    compression,
+    damage_explained,
+    decoded,
+    headers,
+    hostile,
+    onwards,
+)
 from layerbuild.registry.tarstreams import Bounded, RangeStream
 
 if TYPE_CHECKING:
@@ -130,11 +139,7 @@ class Tar:
         with damage_explained(self._where):
             stream = self._onwards()
             # Where it lies was said by ranges, perhaps, which nobody can hold against the digest.
-            for found in headers(stream, self._where):
-                if found.offset == header.offset:
-                    break
-            else:
-                found = None
+            found = next((h for h in headers(stream, self._where) if h.offset >= header.offset), None)
             if found != header:
                 raise hostile(self._where, f"where {header.path} should begin is something else")
             content = take(_body(stream, header.size))
@@ -157,37 +162,7 @@ class Tar:
         if self.packed:
             stream = decoded(self.blob, self.media_type, where)
             return Bounded(stream, packed=self.blob.size, where=where, hostile=hostile)
-        return _Straight(self.blob.open())
-
-
-class _Straight:
-    """Chunks as a stream."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        """See `Stream.read`."""
-        found = bytearray()
-        while len(found) < size:
-            if not self._rest:
-                self._rest = memoryview(next(self._pieces, b""))
-                if not self._rest:
-                    break
-            piece, self._rest = self._rest[: size - len(found)], self._rest[size - len(found) :]
-            found += piece
-        self._position += len(found)
-        return bytes(found)
-
-    def skip(self, size: int) -> None:
-        """See `Stream.skip`."""
-        _skip(self, size)
-
-    def tell(self) -> int:
-        """See `Stream.tell`."""
-        return self._position
+        return onwards(self.blob)
 
 
 def _body(stream: Stream, size: int) -> Iterator[bytes]:

@@ -220,3 +220,24 @@ def test_a_layout_is_relative_to_a_directory(tmp_path: Path) -> None:
     (tmp_path / "mine" / "x").write_text("x")
     with pytest.raises(DestinationError):
         open_at("oci:mine", tmp_path)
+
+
+def test_a_session_of_a_refused_mount_that_is_old_is_given_back(
+    registry: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large body must not go to one that has expired meanwhile."""
+    there = open_at(f"{registry.host}/{registry.prefix}")
+    blob = MemoryBlob(b"data")
+    assert not there.mount("a", blob.digest, ["b"])
+    monkeypatch.setattr("layerbuild.destinations.registry._FRESH", -1.0)
+    there.put("a", blob, advance=lambda amount: None)
+    assert there.has("a", blob.digest, blob.size)
+    assert len(registry.requests("POST")) == 2 and len(registry.requests("DELETE")) == 1
+
+
+def test_sessions_are_given_back_after_an_error_too(registry: Front) -> None:
+    there = open_at(f"{registry.host}/{registry.prefix}")
+    with pytest.raises(KeyboardInterrupt), there.whole():
+        there.check_push("a", soon=True)
+        raise KeyboardInterrupt
+    assert len(registry.requests("DELETE")) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -95,3 +96,12 @@ def test_what_cannot_be_attached(outside: Project, registry: Front) -> None:
         outside.run("attach", *arguments, check=False).failed(code, words)
     outside.run("referrers", f"{name}:v2", check=False).failed(1, "does not exist")
     assert registry.requests("PUT", "/manifests/sha256") == []
+
+
+def test_names_that_are_no_text(project: Project, registry: Front) -> None:
+    for arguments in (["a.txt", "--annotation", b"a=\xff"], [b"\xff.txt"]):
+        command = ["attach", f"{registry.host}/x:1", *map(os.fsdecode, arguments), "--type", "text/plain"]
+        project.write({"a.txt": "x"})
+        (project.root / os.fsdecode(b"\xff.txt")).write_bytes(b"x")
+        project.run(*command, check=False).failed(2, "is not UTF-8")
+    assert not registry.requests("POST")

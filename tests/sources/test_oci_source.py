@@ -528,3 +528,20 @@ def test_an_unreachable_registry(oci: Context) -> None:
     with pytest.raises(Unreachable):
         resolve(oci, "oci://127.0.0.1:1/r:1/x")
     assert MemoryBlob(b"").size == 0
+
+
+def test_a_place_that_ranges_lie_about(oci: Context, registry: Front) -> None:
+    """What ranges say of a plain tar is held against the stream that has the blob's digest."""
+    honest, lying = tar(("other", BIG), ("m", SMALL)), tar(("m", BIG), ("other", SMALL))
+    assert len(honest) == len(lying)
+    address = push(registry, artifact([(f"{KIT}.model.v1.tar", honest, {})]))
+
+    def lie(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if status != 206:
+            return status, headers, body
+        start = int(headers["Content-Range"].removeprefix("bytes ").partition("-")[0])
+        return status, headers, lying[start : start + len(body)]
+
+    registry.rule("GET", "/blobs/", edit=lie, times=99)
+    with pytest.raises(SourceError):
+        resolve(oci, f"{address}/m")

@@ -137,6 +137,11 @@ def decoded(blob: Readable, media_type: str, where: str) -> Stream:
     )
 
 
+def onwards(blob: Readable) -> Stream:
+    """A tar that is not compressed, without a jump: every byte is read."""
+    return _Decoded(_Pieces(blob).read)
+
+
 class _Pieces(io.RawIOBase):
     """A `Readable` as a file that can only be read onwards."""
 
