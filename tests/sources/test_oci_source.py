@@ -537,11 +537,11 @@ def test_a_place_that_ranges_lie_about(oci: Context, registry: Front) -> None:
     address = push(registry, artifact([(f"{KIT}.model.v1.tar", honest, {})]))
 
     def lie(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        if status != 206:
+        if len(body) == len(honest) or status != 206:
             return status, headers, body
         start = int(headers["Content-Range"].removeprefix("bytes ").partition("-")[0])
         return status, headers, lying[start : start + len(body)]
 
     registry.rule("GET", "/blobs/", edit=lie, times=99)
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError, match="makes no sense"):
         resolve(oci, f"{address}/m")
