@@ -560,3 +560,13 @@ def test_memory_does_not_grow_with_the_number_of_entries() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("media_type", [GZIP, ZSTD])
+def test_a_layer_that_decodes_without_end_is_given_up(media_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerbuild.registry.tarstreams._INFLATION_START", 1 << 20)
+    data = bytes(64 << 20)
+    packed = gzip.compress(data, 9) if media_type == GZIP else zstandard.compress(data)
+    with pytest.raises(SourceError, match="makes no sense"):
+        # After the end mark, where a reader has no more to learn.
+        list(layer_headers(MemoryBlob(packed * 2), media_type))

@@ -409,3 +409,14 @@ def test_a_repository_of_somebody_else(context: Context, repo: GitRepo, tmp_path
     wrapper.chmod(0o755)
     environ = {**context.environ, "PATH": f"{wrapper.parent}:{context.environ['PATH']}"}
     assert resolve(replace(context, environ=environ), "git+file:repo.git@main").revision == commit
+
+
+def test_no_login_of_netrc_goes_to_a_server_that_asks(context: Context, web: Web, tmp_path: Path) -> None:
+    """Neither that of a machine's line, nor the default: a stranger's tree may name any server."""
+    challenge = Answer(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    web.handle("/", lambda asked: challenge)
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password one\ndefault login me password two\n")
+    known = replace(context, environ={**context.environ, "HOME": str(tmp_path)})
+    with pytest.raises(AccessDenied):
+        resolve(known, f"git+{web.url}/x.git@main")
+    assert web.requests and not any("authorization" in asked.headers for asked in web.requests)
