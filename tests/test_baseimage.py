@@ -151,9 +151,19 @@ def test_where_a_base_can_be_mounted_from(tmp_path: Path) -> None:
     assert (source.name, source.tag) == ("acme/y", "1")
     source = base(f"oci:x@sha256:{'0' * 64}", tmp_path)
     assert (source.name, source.tag) == (None, None)
+    source = base(f"oci:x:acme/y:1@sha256:{'0' * 64}", tmp_path)
+    assert (source.name, source.tag) == ("acme/y", "1")
 
 
-@pytest.mark.parametrize("reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64])
+def test_a_digest_decides_also_where_a_name_is_said(tmp_path: Path) -> None:
+    old, new = make_image(), make_image(architecture="arm64")
+    push("oci:out", "base", "1", old, tmp_path)
+    push("oci:out", "base", "1", new, tmp_path)
+    assert base("oci:out:base:1", tmp_path).resolve("linux/arm64") == new.digest
+    assert base(f"oci:out:base:1@{old.digest}", tmp_path).resolve("linux/amd64") == old.digest
+
+
+@pytest.mark.parametrize("reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64, "oci:x:@sha256:" + "0" * 64])
 def test_what_is_no_base(reference: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         base(reference, tmp_path)

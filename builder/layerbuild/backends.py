@@ -114,17 +114,18 @@ class LayoutBackend:
 
     @classmethod
     def of(cls, reference: str, directory: Path) -> LayoutBackend:
-        """The image that `oci:DIR:NAME[:TAG]` or `oci:DIR@sha256:HEX` names, DIR relative to `directory`.
+        """The image that `oci:DIR:NAME[:TAG]`, `oci:DIR@sha256:HEX` or both together name, DIR relative to `directory`.
+        As in a registry, a digest decides.
 
         Raises:
-            UsageError: `reference` is neither.
+            UsageError: `reference` is none of these.
         """
         text = reference.removeprefix("oci:")
-        path, at, digest = text.rpartition("@")
-        name = None
+        named, at, digest = text.rpartition("@")
         if not at or not is_digest(digest):
-            path, _, name = text.partition(":")
-            digest = ""
+            named, digest = text, ""
+        path, colon, said = named.partition(":")
+        name = said if colon or not digest else None
         if not path or name == "" or "\0" in path:
             raise UsageError(
                 f"{reference[:200]!r} is not the name of an image in an OCI layout",

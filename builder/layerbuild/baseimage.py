@@ -103,8 +103,8 @@ def open_base(reference: str, *, client_for: Callable[[str], RegistryClient], pr
     """A base image. Nothing is read yet.
 
     Args:
-        reference: `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@sha256:HEX`, `oci:DIR:NAME[:TAG]` or
-            `oci:DIR@sha256:HEX`.
+        reference: `HOST/REPOSITORY:TAG`, `HOST/REPOSITORY@sha256:HEX`, `oci:DIR:NAME[:TAG]`,
+            `oci:DIR@sha256:HEX`, or a name and a digest, of which the digest decides.
         client_for: gives the client of a registry, for example `registry.clients.Clients`.
         project: what a relative DIR is relative to.
 
