@@ -163,7 +163,9 @@ def test_a_digest_decides_also_where_a_name_is_said(tmp_path: Path) -> None:
     assert base(f"oci:out:base:1@{old.digest}", tmp_path).resolve("linux/amd64") == old.digest
 
 
-@pytest.mark.parametrize("reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64, "oci:x:@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "reference", ["oci:", "oci::x", "oci:dir:", "ghcr.io/UPPER", "oci:@sha256:" + "0" * 64, "oci:x:@sha256:" + "0" * 64]
+)
 def test_what_is_no_base(reference: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         base(reference, tmp_path)

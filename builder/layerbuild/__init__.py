@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerbuild.api.auditing import audit_image
     from layerbuild.api.locking import LockCheck, LockOutcome
     from layerbuild.api.making import BuildOutcome, PushOutcome
     from layerbuild.api.merging import TakenOver
@@ -32,6 +33,7 @@ _PLACES = {
     "Project": "api.project",
     "PushOutcome": "api.making",
     "TakenOver": "api.merging",
+    "audit_image": "api.auditing",
     "load": "api.project",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "PushOutcome",
     "TakenOver",
     "__version__",
+    "audit_image",
     "load",
 ]
 

@@ -23,7 +23,7 @@ def works(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.write(
         {
             "layers/all.yaml": "sd: {kind: model, type: checkpoint, source: file:sd.safetensors}\n",
-            "recipes/one.yaml": "name: one\nwebui: {root: /webui}\nlayers: [sd]\nlabels: {tier: fast}\n",
+            "recipes/one.yaml": "name: one\nwebui: {root: /webui}\nlayers: [sd]\nconfig: {labels: {tier: fast}}\n",
             "recipes/two.yaml": "name: two\nwebui: {root: /webui}\nlayers: [sd]\n",
             "sd.safetensors": safetensors(5000),
         }

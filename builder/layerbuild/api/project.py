@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layerbuild.api.locking import LockCheck, LockOutcome
     from layerbuild.api.making import BuildOutcome, PushOutcome
     from layerbuild.api.merging import TakenOver
+    from layerbuild.audit.findings import Report
     from layerbuild.execute.rebuild import RemadeLayer
     from layerbuild.plan import Plan
 
@@ -114,6 +115,12 @@ class Project:
 
         selected, options = self._chosen(images), options or MakeOptions()
         return making.push(self.workspace, destination, selected, options, store=store, must_mount=must_mount)
+
+    def audit(self, images: Images = None) -> tuple[Report, ...]:
+        """What a start of images would still download, hash or wait for, as the lock would make them."""
+        from layerbuild.api import auditing  # noqa: PLC0415
+
+        return tuple(auditing.audit(self.workspace, self._chosen(images)))
 
     def _chosen(self, images: Images) -> Sequence[ImageDeclaration]:
         if images is None:

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import click
 
-from layerbuild import http, kinds
-from layerbuild.audit import checks
-from layerbuild.audit.blobs import Blobs
+from layerbuild.api.auditing import audit_image
 from layerbuild.audit.findings import Cost, Finding, Report, printable
 from layerbuild.audit.limits import Unreadable
-from layerbuild.audit.parts import BlobPart, DescribedPart, Layer, Part
-from layerbuild.audit.runtime import read_runtime
-from layerbuild.audit.view import ImageView, open_image, put_together
-from layerbuild.baseimage import open_base
 from layerbuild.cli import options
-from layerbuild.cli.display import make_progress, print_json, size
-from layerbuild.cli.foreseen import Foreseen
-from layerbuild.cli.workspace import open_project
-from layerbuild.compose import ComposedImage, environment, programs
-from layerbuild.errors import LayerbuildError, LockError, UsageError
-from layerbuild.execute.build import Builder
-from layerbuild.image import config_json
-from layerbuild.locked import checked
-from layerbuild.registry.clients import Clients
-from layerbuild.workspace import Workspace
+from layerbuild.cli.display import print_json, size
+from layerbuild.cli.workspace import open_project, progress_of
+from layerbuild.errors import LayerbuildError, UsageError
 
 FOUND = 4
 """Exit code where something is worse than information."""
 
-_MOST_PLATFORMS = 32
 _MOST_SHOWN = 5
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
@@ -71,12 +54,17 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
         if reference is not None and _is_elsewhere(reference):
             if narrowed:
                 raise UsageError("--label and --changed-since choose images of the project", hint="leave them out")
-            reports = list(_of_reference(ctx.obj, reference, arguments["platform"], arguments["insecure"]))
+            reports = audit_image(
+                reference,
+                platform=arguments["platform"],
+                progress=progress_of(ctx.obj),
+                insecure=arguments["insecure"],
+            )
         elif arguments["platform"]:
             hint = "leave --platform out; NAME@OS/ARCH is one of several platforms of an image"
             raise UsageError("an image of the project has the platforms of its recipe", hint=hint)
         else:
-            reports = list(_of_project(ctx.obj, arguments))
+            reports = _of_project(ctx.obj, arguments)
     except LayerbuildError as error:
         # whatever the reason: who runs this in a script needs one code for "not audited"
         cause = printable(error.cause) if error.cause else None
@@ -98,81 +86,11 @@ def _is_elsewhere(reference: str) -> bool:
     return host or reference.startswith("oci:")
 
 
-def _of_reference(
-    obj: dict[str, Any], reference: str, platform: str | None, insecure: Sequence[str]
-) -> Iterator[Report]:
-    clients = Clients(http.Client(), os.environ, insecure=frozenset(insecure))
-    progress = make_progress(quiet=bool(obj.get("quiet")), verbose=bool(obj.get("verbose")))
-    source = open_base(reference, client_for=clients, project=Path.cwd())
-    digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
-    if not 0 < len(digests) <= _MOST_PLATFORMS:
-        raise Unreadable(f"{reference} is an index of {len(digests)} images", hint="name one with --platform")
-    for digest in digests:
-        view, blobs = open_image(source, digest, client_for=clients, progress=progress)
-        yield _report(view, blobs)
-
-
-def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> Iterator[Report]:
+def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> tuple[Report, ...]:
     project = open_project(obj, insecure=arguments["insecure"])
-    workspace = project.workspace
     reference = arguments["reference"]
     selected = options.selected(project, {**arguments, "patterns": [] if reference is None else [reference]})
-    lock = workspace.lock()
-    builder = workspace.builder(lock)
-    for image in checked(workspace.images, selected, lock):
-        yield _of_lock(workspace, builder, image)
-
-
-def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Report:
-    """An image as its lock would make it."""
-    if image.pending:
-        raise LockError(
-            f"the hash cache of {image.name} waits for facts of {len(image.pending)} models",
-            cause="what the webui would compute is not known before they were read once",
-            hint=f"run 'layerbuild build {image.name}', then audit again",
-        )
-    base = builder.fetch_base(image.base) if image.base else None
-    parts: list[Part] = []
-    blobs = None
-    if image.base is not None and base is not None:
-        blobs = Blobs(workspace.open_base(image.base.reference), workspace.clients)
-        parts += [BlobPart(blobs, descriptor) for descriptor in base.layers]
-    parts += _described(builder, image)
-    recipe = image.declaration.recipe
-    config = json.loads(config_json(recipe, environment(image), base, [], programs(image)))
-    locked = builder.lock.images.get(image.name)
-    view = put_together(
-        reference=image.title,
-        digest=(locked.manifest if locked else None) or "",
-        runtime=read_runtime(config, image.name),
-        parts=parts,
-        progress=workspace.progress,
-        version=image.declaration.target.version,
-    )
-    return _report(view, blobs)
-
-
-def _described(builder: Builder, image: ComposedImage) -> Iterator[Part]:
-    foreseen = Foreseen(builder.contents)
-    for layer in image.layers:
-        assert layer.instance is not None
-        entries = kinds.describe(layer.instance, foreseen)
-        made = builder.packer.known(layer)
-        packed = made.blob.size if made else sum(e.content.size or 0 for e in entries if e.content)
-        yield DescribedPart(entries, layer=Layer(size=packed, compression=layer.algorithm), read_content=foreseen.read)
-
-
-def _report(view: ImageView, blobs: Blobs | None) -> Report:
-    findings = tuple(checks.run(view))
-    return Report(
-        reference=view.reference,
-        platform=printable(view.runtime.platform),
-        digest=view.digest,
-        webui=printable(view.webui.title) if view.webui else None,
-        models=len(view.models),
-        findings=findings,
-        bytes_read=blobs.bytes_read if blobs else 0,
-    )
+    return project.audit(selected)
 
 
 def print_report(report: Report) -> None:

@@ -1,0 +1,69 @@
+"""`audit`: what a start of an image would still download, hash or wait for. Nothing in it is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from layerbuild import http
+from layerbuild.audit.findings import Report
+from layerbuild.audit.limits import Unreadable
+from layerbuild.audit.view import open_image
+from layerbuild.baseimage import open_base
+from layerbuild.execute.auditing import Auditor, audited
+from layerbuild.images import ImageDeclaration
+from layerbuild.locked import checked
+from layerbuild.progress import Progress, Silent
+from layerbuild.registry.clients import Clients
+from layerbuild.workspace import Workspace
+
+_MOST_PLATFORMS = 32
+
+
+def audit(workspace: Workspace, selected: Sequence[ImageDeclaration]) -> Iterator[Report]:
+    """Images of a project, as the lock would make them.
+
+    Raises:
+        LayerbuildError: one cannot be looked at; see `Auditor.run`.
+    """
+    lock = workspace.lock()
+    auditor = Auditor(
+        builder=workspace.builder(lock),
+        open_base=workspace.open_base,
+        client_for=workspace.clients,
+        progress=workspace.progress,
+    )
+    for image in checked(workspace.images, selected, lock):
+        yield auditor.run(image)
+
+
+def audit_image(
+    reference: str,
+    *,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    insecure: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Report, ...]:
+    """An image of a registry (`HOST/REPOSITORY:TAG`, or with a digest) or of a layout (`oci:DIR:NAME:TAG`).
+
+    Args:
+        platform: `os/architecture[/variant]`, of an index; default: all of them.
+        progress: where long work says how far it is; default: nowhere.
+        insecure: registries that are spoken to over plain HTTP.
+        environ: where logins are looked for; default: this process's environment.
+
+    Returns:
+        A report for each platform.
+
+    Raises:
+        LayerbuildError: it cannot be read.
+    """
+    clients = Clients(http.Client(), os.environ if environ is None else environ, insecure=frozenset(insecure))
+    source = open_base(reference, client_for=clients, project=Path.cwd())
+    digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
+    if not 0 < len(digests) <= _MOST_PLATFORMS:
+        raise Unreadable(f"{reference} is an index of {len(digests)} images", hint="name one with --platform")
+    opened = (open_image(source, digest, client_for=clients, progress=progress or Silent()) for digest in digests)
+    return tuple(audited(view, blobs) for view, blobs in opened)
