@@ -56,7 +56,7 @@ def test_every_error_survives_its_way_to_another_process() -> None:
 
 
 def test_what_an_error_carries_arrives() -> None:
-    problem = Problem(file="r.yaml", message="is wrong")
+    problem = Problem(file="r.yaml", message="is wrong", hint="mend it")
     assert pickle.loads(pickle.dumps(ProjectError([problem]))).problems == (problem,)
     failed = pickle.loads(pickle.dumps(ImagesFailed({"one": UsageError("no", hint="yes")}, 1))).failed
     assert type(failed["one"]) is UsageError and failed["one"].hint == "yes"
