@@ -21,7 +21,7 @@ from layerbuild.audit.runtime import read_runtime
 from layerbuild.audit.view import ImageView, open_image, put_together
 from layerbuild.baseimage import open_base
 from layerbuild.cli import options
-from layerbuild.cli.display import make_progress, print_json, size
+from layerbuild.cli.display import print_json, progress_for, size
 from layerbuild.cli.foreseen import Foreseen
 from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, environment, programs
@@ -101,7 +101,7 @@ def _of_reference(
     obj: dict[str, Any], reference: str, platform: str | None, insecure: Sequence[str]
 ) -> Iterator[Report]:
     clients = Clients(http.Client(), os.environ, insecure=frozenset(insecure))
-    progress = make_progress(quiet=bool(obj.get("quiet")), verbose=bool(obj.get("verbose")))
+    progress = progress_for(obj)
     source = open_base(reference, client_for=clients, project=Path.cwd())
     digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
     if not 0 < len(digests) <= _MOST_PLATFORMS:

@@ -9,7 +9,7 @@ import click
 
 from layerbuild.cli import options
 from layerbuild.cli.adoption import adopt, print_adopted
-from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.display import closing, print_json, print_table, size
 from layerbuild.cli.machines import team_at
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import UsageError, raise_failed
@@ -71,6 +71,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
         rows += [[r.name, "", "", r.digest[:19]] for r in releases(built.images) if r.index is not None]
         print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
+        tally = workspace.progress.tally
+        known = {"were known already": tally["known"]}
+        click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared=known))
     if adopted and not arguments["json_output"]:
         print_adopted(adopted)
     raise_failed(built.failed, len(selected))

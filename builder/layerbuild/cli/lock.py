@@ -12,7 +12,7 @@ import click
 from layerbuild import locktext
 from layerbuild.advice import advise
 from layerbuild.cli import merging, options
-from layerbuild.cli.display import print_json
+from layerbuild.cli.display import closing, print_json, size
 from layerbuild.cli.installs import installs, uncompilable
 from layerbuild.cli.workspace import Workspace
 from layerbuild.compose import ComposedImage, compose
@@ -201,6 +201,14 @@ def _report(
     kept = len(new.layers) - len(added) - len(moved)
     written = "wrote lockfile.yaml" if changed else "lockfile.yaml is unchanged"
     click.echo(f"{written}: {len(new.images)} images, {len(new.layers)} layers ({kept} as before)")
+    tally = workspace.progress.tally
+    click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared={"are pinned": _pinned(new)}))
+
+
+def _pinned(lock: Lock) -> int:
+    """Bytes of all distinct files that are pinned with their size."""
+    files = [file.content for layer in lock.layers.values() for pin in layer.pins.values() for file in pin.files]
+    return sum({content.id: content.size or 0 for content in files}.values())
 
 
 def _pins(lock: Lock, name: str) -> str:

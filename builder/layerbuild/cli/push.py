@@ -9,7 +9,7 @@ import click
 
 from layerbuild.cli import digestfile, options
 from layerbuild.cli.adoption import adopt, print_adopted
-from layerbuild.cli.display import print_json, size
+from layerbuild.cli.display import closing, print_json, size
 from layerbuild.cli.machines import team_at
 from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import raise_failed
@@ -17,6 +17,7 @@ from layerbuild.execute.direct import Direct
 from layerbuild.execute.preflight import Foresight, Preflight
 from layerbuild.execute.push import Pusher
 from layerbuild.execute.report import Report
+from layerbuild.progress import Tally
 from layerbuild.selection import refuse_parts
 
 
@@ -106,17 +107,18 @@ def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) 
     if arguments["json_output"]:
         print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
     else:
-        print_report(report)
+        print_report(report, workspace.progress.tally)
         if adopted:
             print_adopted(adopted)
     raise_failed(report.failed, len(selected))
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, tally: Tally) -> None:
     """What happened, and what did not have to."""
     for image in report.images:
         for reference in image.references:
             click.echo(f"{reference}  {image.digest}")
         for platform, digest in image.platforms.items():
             click.echo(f"  {platform}  {digest}")
-    click.echo(f"{size(report.uploaded)} sent, {size(report.mounted)} mounted, {size(report.present)} already there")
+    spared = {"were there already": report.present, "were mounted": report.mounted}
+    click.echo(closing(tally, moved=f"sent {size(report.uploaded)}", spared=spared))

@@ -13,7 +13,7 @@ from typing import Any
 
 from layerbuild import images, lockhistory, lockparse, locktext, project, selection
 from layerbuild.baseimage import BaseSource, directories, open_base
-from layerbuild.cli.display import make_progress
+from layerbuild.cli.display import progress_for
 from layerbuild.errors import LockError, Problem, ProjectError, UsageError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.execute.station import Station
@@ -37,9 +37,9 @@ class Workspace(Station):
     def __init__(self, options: Mapping[str, Any], *, insecure: Sequence[str] = (), offline: bool = False) -> None:
         start = Path(options.get("project") or ".").absolute()
         if not start.is_dir():
-            raise UsageError(f"{start} is not a directory")
-        progress = make_progress(quiet=bool(options.get("quiet")), verbose=bool(options.get("verbose")))
-        super().__init__(project.find_root(start), progress, os.environ, insecure=insecure, offline=offline)
+            raise UsageError(f"{start} is not a directory", hint="name one with --project DIR, or leave it out")
+        root, progress = project.find_root(start), progress_for(options)
+        super().__init__(root, progress, os.environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
 
     @cached_property
