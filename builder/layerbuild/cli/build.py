@@ -71,11 +71,13 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
         rows += [[r.name, "", "", r.digest[:19]] for r in releases(built.images) if r.index is not None]
         print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
-        tally = workspace.progress.tally
-        known = {"were known already": tally["known"]}
-        click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared=known))
-    if adopted and not arguments["json_output"]:
-        print_adopted(adopted)
+    if not arguments["json_output"]:
+        if adopted:
+            print_adopted(adopted)
+        if built.images:
+            tally = workspace.progress.tally
+            known = {"were known already": tally["known"]}
+            click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared=known))
     raise_failed(built.failed, len(selected))
 
 

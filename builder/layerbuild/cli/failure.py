@@ -106,7 +106,7 @@ def _bad_value(error: click.BadParameter, parameter: click.Parameter, command: s
 def _name(parameter: click.Parameter) -> str:
     if isinstance(parameter, click.Option):
         return parameter.opts[-1]
-    return parameter.metavar or parameter.human_readable_name
+    return (parameter.metavar or parameter.human_readable_name).rstrip(".")
 
 
 def _path(context: click.Context | None) -> str:

@@ -21,6 +21,7 @@ from layerbuild.execute.lock import Locker
 from layerbuild.execute.pinning import Options
 from layerbuild.locked import RELOCK, drift
 from layerbuild.lockmodel import Lock, forgetting
+from layerbuild.similar import did_you_mean
 
 
 @click.command("lock")
@@ -128,7 +129,7 @@ def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collectio
         if name not in known:
             raise UsageError(
                 f"no recipe uses a layer or base called {name!r}" + (", or makes such an image" if labels else ""),
-                hint="names of layers stand in recipes, under 'layers'",
+                hint=f"names of layers stand in recipes, under 'layers'{did_you_mean(name, known)}",
             )
 
 

@@ -107,9 +107,9 @@ def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) 
     if arguments["json_output"]:
         print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
     else:
-        print_report(report, workspace.progress.tally)
         if adopted:
             print_adopted(adopted)
+        print_report(report, workspace.progress.tally)
     raise_failed(report.failed, len(selected))
 
 

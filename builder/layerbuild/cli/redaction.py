@@ -18,19 +18,16 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _TARGET = re.compile(r"(with url: [^\s?]*)\?[^\s'\")]*")
 """What urllib3 says of a request: its target without the host."""
 
+_WORDS = r"(?:authorization|cookie|password|passwd|secret|token|api[_-]?key)"
 _VALUE = r"[^&\s'\")]+"
+
 _PATTERNS = (
-    # Values of headers, as http.client and requests quote them, and as they are sent.
-    (
-        re.compile(r"(?i)((?:authorization|cookie|token|secret|api-?key)['\"]?\s*[:=]\s*)(['\"]).*?\2"),
-        rf"\1{HIDDEN}",
-    ),
+    # Values of headers and fields, as Python shows them, and as they are sent.
+    (re.compile(rf"(?i)({_WORDS}['\"]?\s*[:=]\s*)(['\"]).*?\2"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)({_WORDS}=){_VALUE}"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{4,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"(?i)(header (?:part|value)[^:]*: ).*"), rf"\1{HIDDEN}"),
-    (
-        re.compile(rf"(?i)([?&;][\w-]*(?:sig|token|key|secret|credential|password)[\w-]*=){_VALUE}"),
-        rf"\1{HIDDEN}",
-    ),
+    (re.compile(r"(?i)(header (?:part|value)).*"), rf"\1 {HIDDEN}"),
+    (re.compile(rf"(?i)([?&;][\w-]*(?:sig|token|key|secret|credential|password)[\w-]*=){_VALUE}"), rf"\1{HIDDEN}"),
     # What services' own tokens look like.
     (re.compile(r"\b(?:hf_|ghp_|gho_|github_pat_|glpat-|dckr_pat_)\w{4,}"), HIDDEN),
 )
