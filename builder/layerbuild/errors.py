@@ -140,11 +140,16 @@ class ProjectError(LayerbuildError):
     page = "troubleshooting.md#declarations"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(p if p.hint else replace(p, hint=_LOOK) for p in problems)
+        self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__(f"{head} in the project:\n" + "\n".join(f"  {p}" for p in self.problems))
+        super().__init__(f"{head} in the project:\n" + "\n".join(f"  {p}" for p in self.told))
         self.where = next((f"{p.file}:{p.line}" if p.line else p.file for p in self.problems), None)
+
+    @property
+    def told(self) -> tuple[Problem, ...]:
+        """The problems, each with a way out."""
+        return tuple(p if p.hint else replace(p, hint=_LOOK) for p in self.problems)
 
 
 class LockError(LayerbuildError):

@@ -54,7 +54,7 @@ def as_json(error: LayerbuildError) -> dict[str, Any]:
     }
     if isinstance(error, ProjectError):
         names = ("file", "line", "key", "message", "hint")
-        told["problems"] = [{name: getattr(problem, name) for name in names} for problem in error.problems]
+        told["problems"] = [{name: getattr(problem, name) for name in names} for problem in error.told]
     if isinstance(error, ImagesFailed):
         told["failed"] = {name: as_json(failure) for name, failure in error.failed.items()}
     return told

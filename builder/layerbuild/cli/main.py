@@ -163,7 +163,9 @@ class _Told:
         return found.exit_code
 
     def end(self, code: int) -> None:
-        """Takes the display away."""
+        """Takes the display away, where there is one."""
+        if not self._events and "layerbuild.cli.display" not in sys.modules:
+            return
         from layerbuild.cli import display  # noqa: PLC0415
 
         tally = display.settle()
