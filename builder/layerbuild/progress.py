@@ -15,15 +15,18 @@ Spared = Literal["known", "present", "mounted"]
 """Why bytes did not have to move: their layer has a receipt, the destination had them, or took them over from
 another repository of its own."""
 
-Counted = Literal["fetched", "sent"] | Spared
-"""What is counted of bytes. Fetched: from a source. Sent: to a destination."""
+Counted = Literal["fetched", "read", "sent"] | Spared
+"""What is counted of bytes. Fetched: from a source. Read: of an image, to be checked. Sent: to a destination."""
+
+COUNTED: tuple[Counted, ...] = ("fetched", "read", "sent", "known", "present", "mounted")
+"""All of it."""
 
 
 class Tally:
     """Bytes that moved, bytes that did not have to, and the seconds since it began. Counted from any thread."""
 
     def __init__(self) -> None:
-        self._bytes: dict[Counted, int] = dict.fromkeys(("fetched", "sent", "known", "present", "mounted"), 0)
+        self._bytes: dict[Counted, int] = dict.fromkeys(COUNTED, 0)
         self._lock = threading.Lock()
         self._started = time.monotonic()
 

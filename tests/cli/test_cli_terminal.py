@@ -94,7 +94,7 @@ def test_what_is_printed_comes_above() -> None:
 import click
 with progress.task("read x", 100):
     time.sleep(1.6)
-    progress.note("note [red]one[/]")
+    progress.note("note [red]one[/] :smile: " + "x" * 100)
     time.sleep(0.5)
     click.echo("result")
     print("another", flush=True)
@@ -105,7 +105,7 @@ settle()
     terminal = _python(code, out=True)
     terminal.until(lambda lines: lines[-1].startswith("read x") and lines[-2] == "another" if len(lines) > 3 else False)
     assert terminal.finish() == 0
-    assert terminal.lines == ["Bars", "note [red]one[/]", "result", "another"]
+    assert terminal.lines == ["Bars", "note [red]one[/] :smile: " + "x" * 55, "x" * 45, "result", "another"]
 
 
 def test_nothing_flickers_between_tasks() -> None:

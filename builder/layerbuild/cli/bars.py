@@ -68,8 +68,11 @@ class Bars(Silent):
     def note(self, text: str) -> None:
         """See `Progress.note`."""
         with self._lock:
-            self.hide()
-            click.echo(printable(text), err=True)
+            if self._live is None:
+                click.echo(printable(text), err=True)
+            else:
+                plain: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+                self._live.console.print(printable(text), **plain)
 
     def hide(self) -> None:
         """Takes the lines away, until the next look."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from layerbuild.progress import Silent, Spared, Task
+from layerbuild.progress import COUNTED, Silent, Spared, Task
 
 VERSION = 1
 """Of the events. A field that goes, or means something else, is a new version; one more field is not."""
@@ -21,7 +21,7 @@ VERSION = 1
 _PACE = 1.0
 """Seconds between two `progress` events of one task, at least."""
 
-_COUNTS = {f"{what}_bytes": "integer" for what in ("fetched", "sent", "known", "present", "mounted")}
+_COUNTS = {f"{what}_bytes": "integer" for what in COUNTED}
 
 MEANINGS = {
     "start": "A task begins.",
