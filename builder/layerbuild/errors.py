@@ -274,6 +274,8 @@ class ImagesFailed(LayerbuildError):
         verb: what they did.
     """
 
+    way_out = "mend what is said of each, and run the command again"
+
     def __init__(self, failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:
         self.failed = dict(failed)
         lines = [f"  {name}: {error.message}" for name, error in list(failed.items())[:_LISTED]]
@@ -286,6 +288,11 @@ class ImagesFailed(LayerbuildError):
             cause="; ".join(list(causes)[:3]) or None,
             hint="; ".join(list(hints)[:3]) or None,
         )
+
+    @property
+    def docs(self) -> str:
+        """What says more of the first of them."""
+        return next(error.docs for error in self.failed.values())
 
 
 def raise_failed(failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:

@@ -92,6 +92,7 @@ def test_for_programs() -> None:
     assert first["line"] == 3 and "declarations.md" in first["hint"]
     told = failure.as_json(ImagesFailed({"one": NotFound("gone", hint="look"), "two": NotFound("off", hint="do")}, 3))
     assert told["failed"]["two"]["message"] == "off" and told["hint"] == "look; do"
+    assert told["docs"] == "docs/troubleshooting.md#sources"
     json.dumps(told)
 
 
