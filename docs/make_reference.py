@@ -1,4 +1,4 @@
-"""Writes the tables of docs/declarations.md from the field descriptions in schema.py.
+"""Writes the tables of docs/declarations.md from the field descriptions in schema.py, and that of docs/events.md.
 
     python docs/make_reference.py
 
@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from layerbuild import fields, schema
+from layerbuild.cli.events import EVENTS, MEANINGS
 
-PAGE = Path(__file__).with_name("declarations.md")
+PAGES = [Path(__file__).with_name(name) for name in ("declarations.md", "events.md")]
 
 _TYPES: list[tuple[Any, str]] = [
     (fields.Hex64, "64 hex digits"),
@@ -64,6 +65,18 @@ def table(model: type[BaseModel]) -> str:
     return "\n".join(rows)
 
 
+def events() -> str:
+    """The table of events."""
+    rows = ["| event | when | fields |", "|---|---|---|"]
+    for name, found in EVENTS.items():
+        told = [f"`{field}` {kind.rstrip('?-')}{_MARKS.get(kind[-1], '')}" for field, kind in found.items()]
+        rows.append(f"| `{name}` | {MEANINGS[name]} | {', '.join(told)} |")
+    return "\n".join(rows)
+
+
+_MARKS = {"?": " or null", "-": ", may be absent"}
+
+
 def _plain(text: str) -> str:
     """Text of the schema, with what Markdown would take for markup escaped."""
     return text.replace("<", "&lt;").replace("*", "\\*")
@@ -101,14 +114,16 @@ def render(page: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
-        return f"<!-- begin: {name} -->\n{table(getattr(schema, name))}\n<!-- end: {name} -->"
+        filled = events() if name == "events" else table(getattr(schema, name))
+        return f"<!-- begin: {name} -->\n{filled}\n<!-- end: {name} -->"
 
     return re.sub(r"<!-- begin: (\w+) -->\n.*?<!-- end: \1 -->", fill, page, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite the page."""
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the pages."""
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

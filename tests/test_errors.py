@@ -23,7 +23,7 @@ def _kinds(kind: type[LayerbuildError]) -> Iterator[type[LayerbuildError]]:
         yield from _kinds(below)
 
 
-def _all() -> list[type[LayerbuildError]]:
+def all_kinds() -> list[type[LayerbuildError]]:
     """Every class of errors, those of inner modules included."""
     for module in pkgutil.walk_packages(layerbuild.__path__, "layerbuild."):
         if not module.name.endswith("__main__"):
@@ -40,7 +40,7 @@ def _made(kind: type[LayerbuildError]) -> LayerbuildError:
 
 
 def test_every_error_survives_its_way_to_another_process() -> None:
-    kinds = _all()
+    kinds = all_kinds()
     assert len(kinds) > 20
     for kind in kinds:
         error = _made(kind)
@@ -56,7 +56,7 @@ def test_every_error_survives_its_way_to_another_process() -> None:
 
 
 def test_what_an_error_carries_arrives() -> None:
-    problem = Problem(file="r.yaml", message="is wrong")
+    problem = Problem(file="r.yaml", message="is wrong", hint="mend it")
     assert pickle.loads(pickle.dumps(ProjectError([problem]))).problems == (problem,)
     failed = pickle.loads(pickle.dumps(ImagesFailed({"one": UsageError("no", hint="yes")}, 1))).failed
     assert type(failed["one"]) is UsageError and failed["one"].hint == "yes"

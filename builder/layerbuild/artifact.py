@@ -191,7 +191,10 @@ class Artifact:
                 if found is None and header.path == path:
                     found = header
                     if header.type != "file" or header.hardlink:
-                        raise SourceError(f"{self._where}: {path} is a {header.type} there, and no file of its own")
+                        raise SourceError(
+                            f"{self._where}: {path} is a {header.type} there, and no file of its own",
+                            hint="name a file that is one; a link's own target can be named as well",
+                        )
                     if take is None or not tar.packed:
                         break
                     # What is taken on the way is held against the layer's digest, when all of it was read.

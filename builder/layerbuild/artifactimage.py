@@ -63,7 +63,11 @@ def locate(layers: Sequence[Layer], path: str, *, where: str) -> Located:
             return Located(layer=number, header=header)
         # Another name of what its own layer, or one below it, has.
         here, first = posixpath.normpath(f"/{header.target}").lstrip("/"), number
-    raise SourceError(f"{where}: {path} is no file", cause="it is a directory, or a link that leads nowhere")
+    raise SourceError(
+        f"{where}: {path} is no file",
+        cause="it is a directory, or a link that leads nowhere",
+        hint="name a file of the image by its whole path",
+    )
 
 
 def _look_up(layers: Sequence[Layer], path: str) -> dict[str, Found]:

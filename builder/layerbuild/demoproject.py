@@ -103,7 +103,11 @@ def create(root: Path) -> None:
         _text(root / "recipes" / "gallery.yaml", _FIRST)
         _webui(root / "webui")
     except OSError as error:
-        raise LayerbuildError(f"the demo cannot be written to {root}", cause=error.strerror) from None
+        raise LayerbuildError(
+            f"the demo cannot be written to {root}",
+            cause=error.strerror,
+            hint="name a directory that can be made: layerbuild demo DIR",
+        ) from None
 
 
 def add_second_image(root: Path) -> None:
@@ -167,7 +171,11 @@ def _webui(directory: Path) -> None:
     except FileNotFoundError:
         raise LayerbuildError("the demo needs git", hint="install git") from None
     except subprocess.CalledProcessError as error:
-        raise LayerbuildError("git cannot make the demo's repository", cause=error.stderr.decode()[:500]) from None
+        raise LayerbuildError(
+            "git cannot make the demo's repository",
+            cause=error.stderr.decode()[:500],
+            hint="check that git runs here: git --version",
+        ) from None
 
 
 _WHO = {"NAME": "layerbuild", "EMAIL": "demo@layerbuild.invalid"}

@@ -26,16 +26,23 @@
     ├── ExecutorError          exit 1   other machines that make layers: gone, or not fit for it
     └── ImagesFailed           exit 1   some images of a run failed; the others are done
 
-Each error has three parts, and the command line prints them in this order: `message` (what failed,
-and where), `cause` (why, in the words of whoever knows) and `hint` (what to do about it). None of
-them may ever contain a secret: addresses go through `layerbuild.addresses.redact` first.
+Each error has four parts, and the command line prints them in this order: `message` (what failed,
+and where), `cause` (why, in the words of whoever knows), `hint` (what to do about it) and `docs` (the
+page that says more). None of them may ever contain a secret: addresses go through
+`layerbuild.addresses.redact` first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+DOCS = "docs/"
+"""Where the documentation is; the names of pages follow."""
+
+_LOOK = f"{DOCS}declarations.md says what belongs there"
+"""What to do about a declaration where nobody knows better."""
 
 _LISTED = 20
 """Failures that one error tells of."""
@@ -47,20 +54,32 @@ class LayerbuildError(Exception):
     Args:
         message: what failed, and where; one sentence without a full stop.
         cause: why it failed, when that is known; may be the words of a server.
-        hint: what to do about it, as an instruction.
+        hint: what to do about it, as an instruction; by default the class's `way_out`.
+
+    Attributes:
+        page: of the documentation, with its anchor.
+        where: file and line that are at fault, where that is one place.
     """
 
     exit_code: ClassVar[int] = 1
+    page: ClassVar[str] = "troubleshooting.md#when-layerbuild-itself-fails"
+    way_out: ClassVar[str | None] = None
+    where: str | None = None
 
     def __init__(self, message: str, *, cause: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.cause = cause
-        self.hint = hint
+        self.hint = hint or self.way_out
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors of other machines come home. What a constructor takes is not what it leaves in `args`.
         return _restored, (type(self), self.args, self.__dict__)
+
+    @property
+    def docs(self) -> str:
+        """Where the documentation says more."""
+        return DOCS + self.page
 
     @property
     def brief(self) -> str:
@@ -86,6 +105,7 @@ class UsageError(LayerbuildError):
     """The command line cannot be carried out as written."""
 
     exit_code = 2
+    page = "troubleshooting.md#the-command-line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +134,29 @@ class Problem:
 
 
 class ProjectError(LayerbuildError):
-    """Declarations are wrong. All problems of a run are reported together."""
+    """Declarations are wrong. All problems of a run are reported together, each with its own way out."""
 
     exit_code = 2
+    page = "troubleshooting.md#declarations"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__(f"{head} in the project:\n" + "\n".join(f"  {p}" for p in self.problems))
+        super().__init__(f"{head} in the project:\n" + "\n".join(f"  {p}" for p in self.told))
+        self.where = next((f"{p.file}:{p.line}" if p.line else p.file for p in self.problems), None)
+
+    @property
+    def told(self) -> tuple[Problem, ...]:
+        """The problems, each with a way out."""
+        return tuple(p if p.hint else replace(p, hint=_LOOK) for p in self.problems)
 
 
 class LockError(LayerbuildError):
     """The lock is missing, damaged, or was edited by hand."""
 
     exit_code = 2
+    page = "troubleshooting.md#the-lock"
 
 
 class DriftError(LockError):
@@ -139,6 +167,8 @@ class DriftError(LockError):
 
 class SourceError(LayerbuildError):
     """Bytes cannot be had from where they should come from."""
+
+    page = "troubleshooting.md#sources"
 
 
 class Unreachable(SourceError):
@@ -160,21 +190,31 @@ class ContentMismatch(SourceError):
 class UnsafePickle(SourceError):
     """Loading a file may run code of whoever made it."""
 
+    page = "trust.md#pickles"
+
 
 class DestinationError(LayerbuildError):
     """An image cannot be put where it should go."""
+
+    page = "troubleshooting.md#pushing"
 
 
 class LoginRequired(DestinationError):
     """The registry asks for credentials, or refuses those that it got."""
 
+    page = "pushing.md#logins"
+
 
 class DigestFirst(DestinationError):
     """The place takes a blob only by its digest. Whoever sends computes it first, and sends then."""
 
+    way_out = "run the command again without --no-store: the digest is then computed before anything is sent"
+
 
 class BlobUnknown(DestinationError):
     """A manifest names a blob that its repository lacks."""
+
+    way_out = "push again: what is missing there is sent"
 
 
 class DestinationDown(DestinationError):
@@ -183,6 +223,8 @@ class DestinationDown(DestinationError):
 
 class BytecodeError(LayerbuildError):
     """Bytecode that an image should hold cannot be made."""
+
+    page = "troubleshooting.md#building"
 
 
 class InterpreterMissing(BytecodeError):
@@ -196,21 +238,31 @@ class CompileError(BytecodeError):
 class StoreError(LayerbuildError):
     """This machine's cache cannot be used."""
 
+    page = "troubleshooting.md#building"
+
 
 class Damaged(StoreError):
     """Something in this machine's cache was damaged. It has been removed: trying again makes it anew."""
+
+    way_out = "run the command again: it is had anew"
 
 
 class NotReproducible(LayerbuildError):
     """A layer came out different from its receipt."""
 
+    page = "troubleshooting.md#building"
+
 
 class WrongImage(LayerbuildError):
     """A pushed image is not what the lock makes."""
 
+    page = "troubleshooting.md#pushing"
+
 
 class ExecutorError(LayerbuildError):
     """Other machines that make layers cannot be reached, died, or are not fit for it."""
+
+    page = "troubleshooting.md#other-machines"
 
 
 class ImagesFailed(LayerbuildError):
@@ -221,6 +273,8 @@ class ImagesFailed(LayerbuildError):
         total: images of the run.
         verb: what they did.
     """
+
+    way_out = "mend what is said of each, and run the command again"
 
     def __init__(self, failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:
         self.failed = dict(failed)
@@ -234,6 +288,11 @@ class ImagesFailed(LayerbuildError):
             cause="; ".join(list(causes)[:3]) or None,
             hint="; ".join(list(hints)[:3]) or None,
         )
+
+    @property
+    def docs(self) -> str:
+        """What says more of the first of them."""
+        return next(error.docs for error in self.failed.values())
 
 
 def raise_failed(failed: Mapping[str, LayerbuildError], total: int, verb: str = "failed") -> None:

@@ -30,7 +30,7 @@ from layerbuild.connections import Session, as_given
 from layerbuild.errors import SourceError, Unreachable
 
 _log = logging.getLogger(__name__)
-"""Every request and what came of it, at level DEBUG; addresses as they may be shown, and no headers."""
+"""Every request and what came of it, at level DEBUG; addresses as they may be shown, of headers only lengths."""
 
 BLOCK = connections.BLOCK
 """Bytes per read and per write, also for those who send and receive by other ways."""
@@ -153,7 +153,9 @@ class Client:
             if origin(target) != first:
                 sent = {name: value for name, value in sent.items() if name.lower() in CARRIED}
             url = target
-        raise SourceError(f"{redact(url)}: too many redirects")
+        raise SourceError(
+            f"{redact(url)}: too many redirects", hint="open the address in a browser, and declare where it ends"
+        )
 
     def _try(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | BodyFactory | None, retries: int
@@ -176,7 +178,8 @@ class Client:
                 )
             # urllib3's own errors come through where a host's name cannot be one.
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                _log.debug("%s %s: %s", method, redact(url), describe(error))
+                taken = time.monotonic() - started
+                _log.debug("%s %s: %s after %.3f s", method, redact(url), describe(error), taken)
                 self._check_trust(method, url, error, last=last)
                 if last or not _may_pass(error):
                     raise Unreachable(
@@ -187,7 +190,7 @@ class Client:
                 wait = self._backoff(attempt)
             else:
                 taken = time.monotonic() - started
-                _log.debug("%s %s: %d in %.3f s", method, redact(url), response.status_code, taken)
+                _log.debug("%s %s: %d in %.3f s%s", method, redact(url), response.status_code, taken, _sizes(response))
                 if response.status_code not in RETRIED:
                     return response
                 wait = max(self._backoff(attempt), retry_after(response.headers.get("Retry-After")))
@@ -219,6 +222,15 @@ class Client:
         return self.policy.backoff * float(2**attempt) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
 
 
+def _sizes(response: requests.Response) -> str:
+    """What went and what will come, in bytes, where HTTP says it."""
+    sent, coming = response.request.headers.get("Content-Length"), response.headers.get("Content-Length")
+    if response.request.method == "HEAD":
+        coming = None  # it is what a GET would get
+    told = [f"{count} B {where}" for count, where in ((sent, "sent"), (coming, "to come")) if is_count(count or "")]
+    return f", {', '.join(told)}" if told else ""
+
+
 def _discard(response: requests.Response) -> None:
     """Closes `response`. Its connection can be used again if the rest of the body is short."""
     with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
@@ -239,9 +251,16 @@ def _redirected(url: str, location: str) -> str:
         target = urljoin(url, location)
         scheme, host, _ = origin(target)
     except ValueError:
-        raise SourceError(f"{redact(url)} redirects to an address that cannot be parsed") from None
+        raise SourceError(
+            f"{redact(url)} redirects to an address that cannot be parsed",
+            hint="declare the address that it should lead to",
+        ) from None
     if not host or scheme not in ("http", "https") or (origin(url)[0] == "https" and scheme == "http"):
-        raise SourceError(f"{redact(url)} redirects to {redact(target)}", cause="that is not a safe address to follow")
+        raise SourceError(
+            f"{redact(url)} redirects to {redact(target)}",
+            cause="that is not a safe address to follow",
+            hint="declare the address that it should lead to",
+        )
     return target
 
 

@@ -17,10 +17,11 @@ from layerbuild.declared import ImageDeclaration, IndexDeclaration, LayerUse
 from layerbuild.errors import Problem, ProjectError
 from layerbuild.model import Target
 from layerbuild.pinkeys import pin_key
-from layerbuild.project import LayerSource, Project, check, check_layer, did_you_mean
+from layerbuild.project import LayerSource, Project, check, check_layer
 from layerbuild.pythonuse import PythonUses
 from layerbuild.render import has_markup, render_data, render_file, strings
 from layerbuild.schema import FilesLayer, FileSpec, ModelLayer, PythonLayer, Recipe, WebuiLayer
+from layerbuild.similar import did_you_mean
 from layerbuild.targets import (
     Report,
     builtins_of,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from layerbuild.errors import Problem, ProjectError, UsageError
 from layerbuild.fields import MEANINGS
 from layerbuild.render import has_markup, references
 from layerbuild.schema import LAYER_KINDS, Layer, Recipe
+from layerbuild.similar import did_you_mean
 from layerbuild.yamlfile import Document, KeyPath
 
 LOCKFILE = "lockfile.yaml"
@@ -274,7 +274,7 @@ def _explain(model: type[BaseModel], detail: Any) -> tuple[str, str | None]:
         known = _fields_at(model, loc[:-1])
         return "unknown key", f"known here: {', '.join(known)}{did_you_mean(str(loc[-1]), known)}" if known else None
     if kind == "missing":
-        return f"{loc[-1]!r} is missing", None
+        return f"{loc[-1]!r} is missing", f"add a line '{loc[-1]}: ...'"
     if kind == "value_error":
         return str(detail["ctx"]["error"]), None
     text = detail["msg"]
@@ -322,9 +322,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for argument in get_args(annotation) for m in _models_in(argument)]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where something similar is known, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from layerbuild.errors import UsageError
 from layerbuild.images import ImageDeclaration
 from layerbuild.lockmodel import PENDING, Lock, key_of_line
-from layerbuild.project import did_you_mean
+from layerbuild.similar import did_you_mean
 
 _SHOWN = 20
 

@@ -46,6 +46,9 @@ class Untrusted(Unreachable):
         trouble: what kind of failure it is; whoever knows the place better has better advice for it.
     """
 
+    page = "pushing.md#tls"
+    way_out = "ask whoever runs that server"
+
     def __init__(
         self, message: str, *, trouble: Trouble = Trouble.SETUP, cause: str | None = None, hint: str | None = None
     ) -> None:

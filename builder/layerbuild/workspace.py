@@ -47,7 +47,7 @@ class Workspace(Station):
     ) -> None:
         directory = Path(start).absolute()
         if not directory.is_dir():
-            raise UsageError(f"{directory} is not a directory")
+            raise UsageError(f"{directory} is not a directory", hint="name one with --project DIR, or leave it out")
         super().__init__(project.find_root(directory), progress, environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
 

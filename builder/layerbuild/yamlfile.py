@@ -56,6 +56,9 @@ class Document:
         return Problem(file=self.file, line=self.line(path), key=key, message=message, hint=hint)
 
 
+_YAML = "look at the indentation, the quotes and the brackets there, and in the line before"
+
+
 def parse(text: str, file: str) -> Document:
     """Parse one document.
 
@@ -73,10 +76,10 @@ def parse(text: str, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
         message = " ".join(part for part in (error.context, error.problem) if part)
-        raise ProjectError([Problem(file=file, line=line, message=f"not valid YAML: {message}")]) from None
+        raise ProjectError([Problem(file=file, line=line, message=f"not valid YAML: {message}", hint=_YAML)]) from None
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        raise ProjectError([Problem(file=file, message=f"not valid YAML: {first}")]) from None
+        raise ProjectError([Problem(file=file, message=f"not valid YAML: {first}", hint=_YAML)]) from None
     if reader.problems:
         raise ProjectError(reader.problems)
     return Document(file=file, data=data, text=text, rewritten=reader.rewritten)
@@ -87,9 +90,11 @@ def load(path: Path, name: str) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ProjectError([Problem(file=name, message="not UTF-8 text")]) from None
+        raise ProjectError([Problem(file=name, message="not UTF-8 text", hint="save it as UTF-8")]) from None
     except OSError as error:
-        raise ProjectError([Problem(file=name, message=f"cannot be read: {error.strerror}")]) from None
+        raise ProjectError(
+            [Problem(file=name, message=f"cannot be read: {error.strerror}", hint="check who may read it")]
+        ) from None
     return parse(text, name)
 
 
@@ -192,7 +197,7 @@ class _Reader:
             if isinstance(other, dict):
                 result = {**other, **result}
             else:
-                self._fail(start, path, "'<<' takes a mapping")
+                self._fail(start, path, "'<<' takes a mapping", "name a mapping with an anchor: <<: *NAME")
         return result
 
     def _name(self, key: Any, tag: str | None, path: KeyPath, lines: Mapping[str, int]) -> str | None:

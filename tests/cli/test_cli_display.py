@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import signal
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
 
-from fixtures.project import HEARS_CTRL_C, Project
 from layerbuild.cli import display
+from layerbuild.progress import Tally
 
 
 @pytest.mark.parametrize(
@@ -76,93 +69,35 @@ class TestLines:
 
 
 def test_quiet_and_no_terminal() -> None:
-    assert isinstance(display.make_progress(quiet=True), display.Silent)
-    assert isinstance(display.make_progress(quiet=False), display.Lines)
+    assert type(display.make_progress(quiet=True)) is display.Silent
+    assert type(display.make_progress(quiet=True, events=True)) is display.Silent
+    assert type(display.make_progress(quiet=False)) is display.Lines
+    assert type(display.make_progress(quiet=False, events=True)) is display.Events
+    display.settle()
 
 
-_BARS = """
-import threading
-from layerbuild.cli.display import make_progress
-progress = make_progress(quiet=False)
-print(type(progress).__name__)
-def work(n):
-    with progress.task(f"fetch [bold]{n}", 100 if n else None) as task:
-        for _ in range(10):
-            task.advance(10)
-        progress.note(f"note [red]{n}")
-for _ in range(2):
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-with progress.task("fails"):
-    raise SystemExit(7)
-"""
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (3.14, "3.1 s"),
+        (99.9, "99.9 s"),
+        (99.96, "1 min 40 s"),
+        (250, "4 min 10 s"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert display.duration(seconds) == text
 
 
-class _Terminal:
-    """A process whose standard error is a terminal. `seen` is what it wrote there."""
-
-    def __init__(self, command: list[str], **options: object) -> None:
-        self._main, side = pty.openpty()
-        environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **options.pop("env", {})}  # type: ignore[dict-item]
-        self.process = subprocess.Popen(
-            [*HEARS_CTRL_C, *command],
-            stderr=side,
-            stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=environ,
-            **options,
-        )  # type: ignore[call-overload]
-        os.close(side)
-        self.seen = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while select.select([self._main], [], [], 60)[0]:
-            try:
-                data = os.read(self._main, 65536)
-            except OSError:
-                return
-            if not data:
-                return
-            self.seen += data
-
-    def finish(self) -> bytes:
-        """Standard output, once it has ended."""
-        out: bytes = self.process.communicate(timeout=60)[0]
-        self._reader.join(60)
-        os.close(self._main)
-        return out
-
-
-def test_bars_on_a_terminal() -> None:
-    terminal = _Terminal([sys.executable, "-W", "error", "-c", _BARS])
-    assert terminal.finish() == b"Bars\n" and terminal.process.returncode == 7
-    text = terminal.seen.decode()
-    assert "Traceback" not in text
-    # Words are shown as they are, whatever looks like markup.
-    assert all(text.count(f"note [red]{n}") == 2 for n in range(4))
-    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"), "the cursor is left hidden"
-
-
-def test_interrupt_gives_the_cursor_back(project: Project) -> None:
-    project.write({"layers/l.yaml": "f: {kind: files, files: {/opt/x: file:pipe}}\n"})
-    project.write({"recipes/r.yaml": "name: one\nlayers: [f]\n"})
-    with (project.root / "pipe").open("wb") as sparse:
-        sparse.truncate(30 * 1024**3)
-    command = [sys.executable, "-m", "layerbuild", "lock"]
-    terminal = _Terminal(command, cwd=project.root, env=project.environ)
-    try:
-        for _ in range(3000):
-            if b"read pipe" in terminal.seen or terminal.process.poll() is not None:
-                break
-            time.sleep(0.01)
-        terminal.process.send_signal(signal.SIGINT)
-        terminal.finish()
-    finally:
-        terminal.process.kill()
-    assert terminal.process.returncode == 130
-    text = terminal.seen.decode()
-    assert "Traceback" not in text and "interrupted; what is finished is kept" in text
-    assert "\x1b[?25l" in text and text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
+def test_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tally = Tally()
+    now[0] += 3.1
+    spared = {"were there already": 6 * 1024**3, "were mounted": 0}
+    assert display.closing(tally, moved="sent 14.2 MiB", spared=spared) == (
+        "sent 14.2 MiB in 3.1 s; 6.0 GiB were there already"
+    )
+    assert display.closing(tally, moved="sent 0 B", spared={"were mounted": 0}) == "sent 0 B in 3.1 s"

@@ -17,6 +17,7 @@ from layerbuild.execute.lock import Locker
 from layerbuild.execute.pinning import Options
 from layerbuild.locked import RELOCK, drift
 from layerbuild.lockmodel import Lock, forgetting
+from layerbuild.similar import did_you_mean
 from layerbuild.workspace import Workspace
 
 
@@ -164,7 +165,7 @@ def _known_names(workspace: Workspace, names: Sequence[str], labels: Collection[
         if name not in known:
             raise UsageError(
                 f"no recipe uses a layer or base called {name!r}" + (", or makes such an image" if labels else ""),
-                hint="names of layers stand in recipes, under 'layers'",
+                hint=f"names of layers stand in recipes, under 'layers'{did_you_mean(name, known)}",
             )
 
 

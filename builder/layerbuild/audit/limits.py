@@ -29,6 +29,7 @@ class Unreadable(LayerbuildError):
     """The image cannot be audited: it is not there, damaged, or hostile."""
 
     exit_code = 2
+    page = "audit.md#what-is-read"
 
 
 def hostile(where: str, cause: str) -> Unreadable:

@@ -12,7 +12,7 @@ import click
 
 from layerbuild import http
 from layerbuild.cli import options
-from layerbuild.cli.display import make_progress, print_json
+from layerbuild.cli.display import print_json, progress_for
 from layerbuild.errors import UsageError
 from layerbuild.registry.clients import Clients
 from layerbuild.registry.reference import Reference, parse_reference
@@ -51,7 +51,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         arguments["files"],
         artifact_type=check_type(arguments["artifact_type"]),
         annotations=_annotations(arguments["annotations"]),
-        progress=make_progress(quiet=bool(obj.get("quiet"))),
+        progress=progress_for(obj),
     )
     name = f"{reference.host}/{reference.repository}"
     if arguments["json_output"]:

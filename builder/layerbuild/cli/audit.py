@@ -12,8 +12,8 @@ from layerbuild.api.auditing import audit_image
 from layerbuild.audit.findings import Cost, Finding, Report, printable
 from layerbuild.audit.limits import Unreadable
 from layerbuild.cli import options
-from layerbuild.cli.display import print_json, size
-from layerbuild.cli.workspace import open_project, progress_of
+from layerbuild.cli.display import print_json, progress_for, size
+from layerbuild.cli.workspace import open_project
 from layerbuild.errors import LayerbuildError, UsageError
 
 FOUND = 4
@@ -57,7 +57,7 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
             reports = audit_image(
                 reference,
                 platform=arguments["platform"],
-                progress=progress_of(ctx.obj),
+                progress=progress_for(ctx.obj),
                 insecure=arguments["insecure"],
             )
         elif arguments["platform"]:

@@ -10,11 +10,12 @@ import click
 from layerbuild.api.making import BuildOutcome
 from layerbuild.cli import options
 from layerbuild.cli.adoption import print_adopted
-from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.display import closing, print_json, print_table, size
 from layerbuild.cli.workspace import open_project
 from layerbuild.errors import UsageError
 from layerbuild.execute.build import BuiltImage
 from layerbuild.execute.rebuild import RemadeLayer, refuse
+from layerbuild.progress import Tally
 
 
 @click.command("build")
@@ -56,17 +57,20 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["json_output"]:
         print_json(outcome.as_json())
     else:
-        _print(outcome)
+        _print(outcome, project.workspace.progress.tally)
     outcome.refuse()
 
 
-def _print(outcome: BuildOutcome) -> None:
+def _print(outcome: BuildOutcome, tally: Tally) -> None:
     if outcome.images:
         rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in outcome.images]
         rows += [[r.name, "", "", r.digest[:19]] for r in outcome.releases if r.index is not None]
         print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
     if outcome.adopted:
         print_adopted(outcome.adopted)
+    if outcome.images:
+        spared = {"were known already": tally["known"]}
+        click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared=spared))
 
 
 def _print_remade(layers: Sequence[RemadeLayer], *, json_output: bool) -> None:

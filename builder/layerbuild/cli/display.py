@@ -3,127 +3,76 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from layerbuild.progress import Progress, Silent, Task
+from layerbuild.cli import events
+from layerbuild.cli.bars import Bars
+from layerbuild.cli.events import Events, emit
+from layerbuild.cli.failure import printable
+from layerbuild.cli.lines import Lines
+from layerbuild.cli.units import duration, size
+from layerbuild.progress import Silent, Tally
 
-_SLOW = 1.0
-"""Seconds after which a task is worth a line where there is no terminal."""
+__all__ = ["Bars", "Events", "Lines", "Silent", "emit", "log", "make_progress", "print_json", "print_table", "settle"]
+__all__ += ["closing", "duration", "progress_for", "size"]
+
+_shown: list[Silent] = []
+"""Displays of this process. There is one terminal, and one standard error."""
 
 
-def make_progress(*, quiet: bool, verbose: bool = False) -> Progress:
-    """Bars on a terminal, plain lines elsewhere or beside a log, nothing if quiet."""
+def make_progress(*, quiet: bool, verbose: bool = False, events: bool = False) -> Silent:
+    """Lines that move on a terminal, plain lines elsewhere or beside a log, events for programs, nothing if quiet."""
+    made = _made(quiet=quiet, verbose=verbose, events=events)
+    _shown.append(made)
+    return made
+
+
+def _made(*, quiet: bool, verbose: bool, events: bool) -> Silent:
     if quiet:
         return Silent()
-    return Bars() if sys.stderr.isatty() and not verbose else Lines()
+    if events:
+        return Events()
+    able = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return Bars() if able and not verbose else Lines()
 
 
-class _LineTask:
-    """Tells its label once it has taken a while, and its rate at the end."""
-
-    def __init__(self, label: str, total: int | None) -> None:
-        self.label = label
-        self.total = total
-        self.done = 0
-        self.started = time.monotonic()
-        self._told = self.started
-        self._lock = threading.Lock()
-
-    def advance(self, amount: int) -> None:
-        with self._lock:
-            self.done += amount
-            now = time.monotonic()
-            if now - self._told < 10 * _SLOW:
-                return
-            self._told = now
-        share = f" of {size(self.total)}" if self.total else ""
-        click.echo(f"{self.label}: {size(self.done)}{share}", err=True)
+def progress_for(options: Mapping[str, Any]) -> Silent:
+    """What the options of the command group, and a command's `--json`, ask for."""
+    return make_progress(**{name: bool(options.get(name)) for name in ("quiet", "verbose", "events")})
 
 
-class Lines:
-    """Plain lines for logs: one when something long ends, one every ten seconds on the way."""
-
-    @contextmanager
-    def task(self, label: str, total: int | None = None) -> Iterator[Task]:
-        """See `Progress.task`."""
-        task = _LineTask(label, total)
-        yield task
-        seconds = time.monotonic() - task.started
-        if seconds >= _SLOW:
-            amount = f"{size(task.done)} in " if task.done else ""
-            click.echo(f"{label}: {amount}{seconds:.1f} s", err=True)
-
-    def note(self, text: str) -> None:
-        """See `Progress.note`."""
-        click.echo(text, err=True)
+def settle() -> Tally:
+    """Takes every display away, at the end of a command. Returns what the last one has counted."""
+    tally = _shown[-1].tally if _shown else Tally()
+    for display in _shown:
+        if isinstance(display, Bars):
+            display.close()
+    _shown.clear()
+    return tally
 
 
-class Bars:
-    """One bar for each task that is under way, gone when it is done."""
-
-    def __init__(self) -> None:
-        from rich import progress as rich_progress  # noqa: PLC0415
-        from rich.console import Console  # noqa: PLC0415  # only with a terminal
-
-        columns = (
-            rich_progress.TextColumn("{task.description}", markup=False),
-            rich_progress.BarColumn(bar_width=20),
-            rich_progress.DownloadColumn(binary_units=True),
-            rich_progress.TransferSpeedColumn(),
-            rich_progress.TimeRemainingColumn(compact=True),
-        )
-        self._rich = rich_progress.Progress(*columns, console=Console(stderr=True), transient=True)
-        self._running = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def task(self, label: str, total: int | None = None) -> Iterator[Task]:
-        """See `Progress.task`."""
-        with self._lock:
-            if self._running == 0:
-                self._rich.start()
-            self._running += 1
-        number = self._rich.add_task(label, total=total)
-        try:
-            yield _Bar(self._rich, number)
-        finally:
-            self._rich.remove_task(number)
-            with self._lock:
-                self._running -= 1
-                if self._running == 0:
-                    self._rich.stop()
-
-    def note(self, text: str) -> None:
-        """See `Progress.note`."""
-        self._rich.console.print(text, markup=False, highlight=False)
+def log(text: str) -> None:
+    """A line of `-v`."""
+    if _shown and isinstance(_shown[-1], Events):
+        events.emit("log", message=text)
+    else:
+        click.echo(printable(text), err=True)
 
 
-class _Bar:
-    def __init__(self, progress: Any, number: Any) -> None:
-        self._progress = progress
-        self._number = number
+def closing(tally: Tally, *, moved: str, spared: Mapping[str, int]) -> str:
+    """The last words of a long command: `sent 14.2 MiB in 3.1 s; 5.9 GiB were there already`.
 
-    def advance(self, amount: int) -> None:
-        self._progress.advance(self._number, amount)
-
-
-def size(count: int | None) -> str:
-    """Bytes for people: `4.0 GiB`, `512 B`, `?` where nobody knows."""
-    if count is None:
-        return "?"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1023.95:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    Args:
+        moved: what moved, with its verb.
+        spared: what did not have to, by what is said of it; zeros are left out.
+    """
+    rest = [f"{size(amount)} {words}" for words, amount in spared.items() if amount]
+    return "; ".join([f"{moved} in {duration(tally.seconds)}", ", ".join(rest)]).removesuffix("; ")
 
 
 def print_json(value: Any) -> None:

@@ -10,9 +10,10 @@ from layerbuild.api.locking import LockCheck, LockOutcome
 from layerbuild.api.merging import TakenOver
 from layerbuild.api.options import LockOptions
 from layerbuild.cli import options
-from layerbuild.cli.display import print_json
+from layerbuild.cli.display import closing, print_json, size
 from layerbuild.cli.workspace import open_project
 from layerbuild.lockmodel import Lock
+from layerbuild.progress import Tally
 
 
 @click.command("lock")
@@ -60,7 +61,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         wanted = ("update", "update_all", "keep_going", "facts", "repack")
         chosen = {name: arguments[name] for name in wanted}
         outcome = project.lock(LockOptions(inspect=not arguments["no_inspect"], **chosen))
-        _report(outcome, json_output=arguments["json_output"])
+        _report(outcome, project.workspace.progress.tally, json_output=arguments["json_output"])
 
 
 def _check(found: LockCheck, *, json_output: bool) -> None:
@@ -79,7 +80,7 @@ def _recorded(taken: TakenOver, *, json_output: bool) -> None:
         click.echo(f"recorded {taken.receipts} receipts" if taken.changed else "lockfile.yaml knew all of it")
 
 
-def _report(outcome: LockOutcome, *, json_output: bool) -> None:
+def _report(outcome: LockOutcome, tally: Tally, *, json_output: bool) -> None:
     if json_output:
         print_json(outcome.as_json())
         return
@@ -94,6 +95,13 @@ def _report(outcome: LockOutcome, *, json_output: bool) -> None:
     kept = len(new.layers) - len(outcome.added) - len(outcome.moved)
     written = "wrote lockfile.yaml" if outcome.changed else "lockfile.yaml is unchanged"
     click.echo(f"{written}: {len(new.images)} images, {len(new.layers)} layers ({kept} as before)")
+    click.echo(closing(tally, moved=f"fetched {size(tally['fetched'])}", spared={"are pinned": _pinned(new)}))
+
+
+def _pinned(lock: Lock) -> int:
+    """Bytes of all distinct files that are pinned with their size."""
+    files = [file.content for layer in lock.layers.values() for pin in layer.pins.values() for file in pin.files]
+    return sum({content.id: content.size or 0 for content in files}.values())
 
 
 def _pins(lock: Lock, name: str) -> str:

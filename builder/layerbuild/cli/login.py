@@ -37,7 +37,7 @@ def command(host: str, username: str | None, password_stdin: bool, insecure: Seq
     """
     name = host_of(host)
     if password_stdin and username is None:
-        raise UsageError("--password-stdin needs --username")
+        raise UsageError("--password-stdin needs --username", hint="add --username NAME")
     if not password_stdin and not sys.stdin.isatty():
         raise UsageError(
             "nobody is here to be asked for a password",
@@ -48,7 +48,11 @@ def command(host: str, username: str | None, password_stdin: bool, insecure: Seq
         username = click.prompt("Username", err=True)
     password = _read_password() if password_stdin else click.prompt("Password", hide_input=True, err=True)
     if ":" in username or not username.isprintable() or not username:
-        raise UsageError("this cannot be a name for a login", cause="it is empty, or has a ':' or a control character")
+        raise UsageError(
+            "this cannot be a name for a login",
+            cause="it is empty, or has a ':' or a control character",
+            hint="write the name of the account, as on the registry's page",
+        )
     asked = _check(name, username, Secret(password), insecure)
     place = logins.keep(name, username, Secret(password), os.environ)
     click.echo(f"logged in to {name} as {username}; kept in {place.name}")
@@ -79,7 +83,11 @@ def _read_password() -> str:
     except UnicodeDecodeError:
         text = ""
     if not text or len(data) > _LONGEST_PASSWORD:
-        raise UsageError("there is no password on standard input", cause="it is empty, too long, or no UTF-8")
+        raise UsageError(
+            "there is no password on standard input",
+            cause="it is empty, too long, or no UTF-8",
+            hint="pipe the password in: layerbuild login HOST --username NAME --password-stdin < FILE",
+        )
     return text
 
 

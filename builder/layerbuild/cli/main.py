@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from layerbuild import __version__
-from layerbuild.errors import LayerbuildError, unforeseen
 
 _COMMANDS = {
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
@@ -46,6 +47,12 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as reason:
+            raise Stopped(reason) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
@@ -57,13 +64,13 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A project has recipes/ and usually layers/; 'layerbuild demo' makes a small one to look at. "
     "Exit codes: 0 done, 1 failed, 2 wrong input, 3 the lock has drifted, 4 an audit found something, "
-    "130 interrupted.",
+    "130 interrupted, 143 terminated.",
 )
 @click.version_option(__version__, prog_name="layerbuild")
 @click.option("-C", "--project", metavar="DIR", help="The project. Default: the nearest directory with recipes/.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; results and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Log every request to standard error, without its secrets.")
-@click.option("--debug", is_flag=True, help="Show where in the code an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every request: status, seconds, bytes; no secrets.")
+@click.option("--debug", is_flag=True, help="Show where in the code an error came from, without secrets.")
 @click.pass_context
 def group(ctx: click.Context, /, **options: Any) -> None:
     """Reproducible, content-addressed OCI layers for Stable Diffusion webui images.
@@ -79,9 +86,11 @@ def group(ctx: click.Context, /, **options: Any) -> None:
 def _log_requests() -> None:
     import logging  # noqa: PLC0415  # only where it is asked for
 
+    from layerbuild.cli import display  # noqa: PLC0415
+
     class ToStandardError(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(record.getMessage(), err=True)
+            display.log(record.getMessage())
 
     # Ours alone: other libraries log whole addresses.
     logger = logging.getLogger("layerbuild")
@@ -90,43 +99,110 @@ def _log_requests() -> None:
     logger.setLevel(logging.DEBUG)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what stops a container. All that heeds Ctrl-C heeds it."""
+
+
+class Stopped(BaseException):
+    """A command was interrupted. Not a KeyboardInterrupt: click would take that for its own.
+
+    Attributes:
+        exit_code: 128 and the signal's number.
+    """
+
+    def __init__(self, reason: KeyboardInterrupt) -> None:
+        self.exit_code = 128 + (signal.SIGTERM if isinstance(reason, _Terminated) else signal.SIGINT)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """A command to its end. What failed is told on standard error.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Stopped: by Ctrl-C, or SIGTERM.
+        BrokenPipeError: whoever read standard output is gone.
+    """
+    told = _Told(arguments)
+    try:
+        code = int(group.main(list(arguments) or ["--help"], prog_name="layerbuild", standalone_mode=False) or 0)
+    except (Stopped, BrokenPipeError):
+        raise
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.Abort as stop:
+        raise Stopped(KeyboardInterrupt()) from stop
+    except Exception as error:
+        return told.failure(error)
+    told.end(code)
+    return code
+
+
+class _Told:
+    """How a run ends, in the words of whoever listens."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._events = "--json" in arguments
+        self._debug = "--debug" in arguments
+        self._quiet = any(word in ("-q", "--quiet") for word in arguments)
+
+    def failure(self, error: Exception) -> int:
+        """Tells of an error; returns its exit code."""
+        from layerbuild.cli import display, failure  # noqa: PLC0415
+
+        display.settle()
+        found = failure.explained(error)
+        if self._events:
+            trace = {"trace": failure.trace(error)} if self._debug else {}
+            display.emit("error", **failure.as_json(found), **trace)
+        else:
+            if self._debug:
+                click.echo(failure.trace(error), err=True)
+            failure.show(found)
+        return found.exit_code
+
+    def end(self, code: int) -> None:
+        """Takes the display away, where there is one."""
+        if not self._events and "layerbuild.cli.display" not in sys.modules:
+            return
+        from layerbuild.cli import display  # noqa: PLC0415
+
+        tally = display.settle()
+        if self._events and not self._quiet:
+            display.emit("result", exit_code=code, **tally.as_json())
+
+    def interrupted(self, code: int) -> None:
+        """Tells how to go on."""
+        from layerbuild.cli import display  # noqa: PLC0415
+
+        tally = display.settle()
+        message = "interrupted; what is finished is kept: run the same command again to continue"
+        if self._events:
+            display.emit("interrupted", message=message, exit_code=code, **tally.as_json())
+        else:
+            click.echo(f"\n{message}", err=True)
+
+
 def main() -> None:
     """Entry point of the `layerbuild` command."""
-    debug = "--debug" in sys.argv
+    arguments = sys.argv[1:]
     try:
-        sys.exit(group.main(standalone_mode=False) or 0)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except LayerbuildError as error:
-        if debug:
-            raise
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        if sys.stderr.isatty():
-            # A bar that is torn away leaves the cursor hidden.
-            click.echo("\x1b[?25h", err=True, nl=False)
-        click.echo("\ninterrupted; what is finished is kept: run the same command again to continue", err=True)
+        signal.signal(signal.SIGTERM, _terminate)
+        code = run(arguments)
+    except (Stopped, KeyboardInterrupt) as reason:
+        stopped = reason if isinstance(reason, Stopped) else Stopped(reason)
+        _Told(arguments).interrupted(stopped.exit_code)
         # Worker threads may sit in a read for a minute; nothing they have is visible before it is whole.
         sys.stdout.flush()
-        os._exit(130)
+        os._exit(stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        _print_error(unforeseen(error))
-        sys.exit(1)
+        code = 1
+    sys.exit(code)
 
 
-def _print_error(error: LayerbuildError) -> None:
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(error.message, err=True)
-    if error.cause:
-        click.echo(f"  because: {error.cause}", err=True)
-    if error.hint:
-        click.echo(f"  try: {error.hint}", err=True)
+def _terminate(*_: object) -> None:
+    # Once is enough: a second one would cut off what is said of the first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated

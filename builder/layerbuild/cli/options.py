@@ -26,8 +26,15 @@ def insecure(command: F) -> F:
 
 
 def as_json(command: F) -> F:
-    """`--json`."""
-    return click.option("--json", "json_output", is_flag=True, help="Print the result as JSON, for programs.")(command)
+    """`--json`: the result on standard output; progress and errors as events on standard error (docs/events.md)."""
+
+    def told(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        if isinstance(ctx.obj, dict):
+            ctx.obj["events"] = value
+        return value
+
+    words = "Print the result as JSON, for programs; progress and errors as lines of JSON on standard error."
+    return click.option("--json", "json_output", is_flag=True, callback=told, help=words)(command)
 
 
 def frozen(command: F) -> F:

@@ -8,9 +8,10 @@ import click
 
 from layerbuild.cli import digestfile, options
 from layerbuild.cli.adoption import print_adopted
-from layerbuild.cli.display import print_json, size
+from layerbuild.cli.display import closing, print_json, size
 from layerbuild.cli.workspace import open_project
 from layerbuild.execute.report import Report
+from layerbuild.progress import Tally
 
 
 @click.command("push")
@@ -77,17 +78,18 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         if arguments["json_output"]:
             print_json(outcome.as_json())
         else:
-            print_report(outcome.report)
             if outcome.adopted:
                 print_adopted(outcome.adopted)
+            print_report(outcome.report, project.workspace.progress.tally)
         outcome.refuse()
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, tally: Tally) -> None:
     """What happened, and what did not have to."""
     for image in report.images:
         for reference in image.references:
             click.echo(f"{reference}  {image.digest}")
         for platform, digest in image.platforms.items():
             click.echo(f"  {platform}  {digest}")
-    click.echo(f"{size(report.uploaded)} sent, {size(report.mounted)} mounted, {size(report.present)} already there")
+    spared = {"were there already": report.present, "were mounted": report.mounted}
+    click.echo(closing(tally, moved=f"sent {size(report.uploaded)}", spared=spared))

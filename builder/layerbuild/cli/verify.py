@@ -8,13 +8,14 @@ import click
 
 from layerbuild.baseimage import BaseSource
 from layerbuild.cli import options
-from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.display import duration, print_json, print_table, size
 from layerbuild.cli.workspace import open_project
 from layerbuild.errors import WrongImage
 from layerbuild.execute.build import Builder
 from layerbuild.execute.verification import IndexVerification, Meant, Verification, identify
 from layerbuild.execute.verify import Verifier
 from layerbuild.execute.verifyindex import verify_index
+from layerbuild.progress import Tally
 
 _DIGEST = 19
 """Characters of a digest in a table, `sha256:` included."""
@@ -50,7 +51,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if arguments["json_output"]:
         print_json(found.as_json())
     else:
-        print_verification(found)
+        print_verification(found, workspace.progress.tally)
     if found.findings:
         count = "1 difference" if len(found.findings) == 1 else f"{len(found.findings)} differences"
         raise WrongImage(
@@ -66,7 +67,7 @@ def _look(source: BaseSource, builder: Builder, meant: Meant, *, deep: bool) -> 
     return Verifier(source=source, builder=builder, deep=deep).run(meant.digest, image)
 
 
-def print_verification(found: Verification | IndexVerification) -> None:
+def print_verification(found: Verification | IndexVerification, tally: Tally) -> None:
     """Every layer, of an index those of each platform, and everything that is wrong."""
     for platform, image in found.platforms.items() if isinstance(found, IndexVerification) else ():
         click.secho(f"{platform}  {image.digest}", bold=True)
@@ -78,7 +79,7 @@ def print_verification(found: Verification | IndexVerification) -> None:
     for finding in found.findings:
         click.secho(f"different: {finding}", fg="red")
     if not found.findings:
-        how = f"{size(found.bytes_read)} read" if found.deep else "no layer read"
+        how = f"{size(found.bytes_read)} read in {duration(tally.seconds)}" if found.deep else "no layer read"
         click.echo(f"{found.reference} is what the lock makes of image {found.image} ({found.digest[:_DIGEST]}; {how})")
 
 

@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layerbuild.api.project import Project, load
-from layerbuild.cli.display import make_progress
-from layerbuild.progress import Progress
-
-
-def progress_of(options: Mapping[str, Any]) -> Progress:
-    """What a command shows of long work, by the options of the command group."""
-    return make_progress(quiet=bool(options.get("quiet")), verbose=bool(options.get("verbose")))
+from layerbuild.cli.display import progress_for
 
 
 def open_project(options: Mapping[str, Any], *, insecure: Sequence[str] = (), offline: bool = False) -> Project:
@@ -26,4 +20,4 @@ def open_project(options: Mapping[str, Any], *, insecure: Sequence[str] = (), of
     Raises:
         UsageError: there is none.
     """
-    return load(options.get("project") or ".", progress=progress_of(options), insecure=insecure, offline=offline)
+    return load(options.get("project") or ".", progress=progress_for(options), insecure=insecure, offline=offline)

@@ -214,6 +214,7 @@ class Adopter:
     def _count(self, amount: int) -> None:
         with self._lock:
             self._bytes_read += amount
+        self.progress.tally.add("read", amount)
 
 
 def _absence(source: BaseSource, claim: Claim) -> str | None:

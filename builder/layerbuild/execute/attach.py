@@ -111,6 +111,8 @@ def _hashed(path: Path, progress: Progress) -> _File:
 
 def _send(client: RegistryClient, repository: str, blob: Readable, progress: Progress) -> None:
     if client.head_blob(repository, blob.digest) == blob.size:
+        progress.skip(blob.digest[:19], blob.size, "present")
         return
     with progress.task(f"push {blob.digest[:19]}", blob.size) as task:
         client.upload_blob(repository, blob, advance=task.advance)
+    progress.tally.add("sent", blob.size)

@@ -104,6 +104,10 @@ class Carrier:
     def arrived(self, want: Want, repository: str, sent: int, moves: Moves) -> None:
         """A blob is in a repository now, whoever brought it. `sent` bytes went there."""
         moves.count(want, sent)
+        if sent:
+            self._progress.tally.add("sent", sent)
+        else:
+            self._progress.skip(want.title, want.size or 0, "mounted")
         if self._destination.host is not None:
             full_name = self._destination.full_name(repository)
             self._store.remember_push(self._destination.host, full_name, want.digest or "")

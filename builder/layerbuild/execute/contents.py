@@ -18,6 +18,7 @@ from layerbuild.lockmodel import Lock
 from layerbuild.model import LARGE, Content, Pin, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.sources import Context, source_for
+from layerbuild.sources.base import counted
 from layerbuild.sources.file import FileSource
 from layerbuild.store import Store
 from layerbuild.store.reading import compare
@@ -206,7 +207,8 @@ class Contents:
             missing = self.missing(blobs)
             with self._progress.task(f"git {name}", sum(c.size or 0 for c in missing)) as task:
                 for content, chunks in self._git(pin).open_many(pin, missing):
-                    self.store.add(chunks, content, name=f"a file of {pin.source}", advance=task.advance)
+                    arriving = counted(chunks, self._progress.tally)
+                    self.store.add(arriving, content, name=f"a file of {pin.source}", advance=task.advance)
 
     def _locked(self, content: Content, what: str) -> AbstractContextManager[None]:
         return self.store.locked(content, lambda: self._progress.note(f"{what}: waiting for another run to fetch it"))
@@ -268,7 +270,7 @@ class Contents:
         expected = replace(origins[0].file.content, size=self.size(content))
 
         def opened(offset: int) -> Iterator[bytes]:
-            return self._origins.open(origins, offset=offset)
+            return counted(self._origins.open(origins, offset=offset), self._progress.tally)
 
         def passing(scan: SafetensorsScan | None) -> Passing:
             if keep:

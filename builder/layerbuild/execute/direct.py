@@ -53,6 +53,7 @@ class Direct:
             self.places[digest] = repository
             if sent:
                 self.sent[digest] = sent
+                self._progress.tally.add("sent", sent)
         if self._destination.host is not None:
             self._store.remember_push(self._destination.host, self._destination.full_name(repository), digest)
 

@@ -20,6 +20,9 @@ from layerbuild.progress import Progress, Task
 _LOOKS = 2.0
 """Seconds between two looks at who is there."""
 
+SAME_VERSION = "install this version of layerbuild there, for the workers and for the scheduler"
+"""What to do about machines that do not do as they are told."""
+
 _AGAIN = "run the command again: what is finished is kept"
 
 Outcome = Done | LayerbuildError
@@ -154,8 +157,7 @@ def _explained(error: BaseException, name: str) -> LayerbuildError:
     absent = error if isinstance(error, ImportError | AttributeError) else error.__cause__
     if isinstance(absent, ImportError | AttributeError):
         # Neither holds more than names of modules and of what is in them.
-        hint = "install this version of layerbuild there, for the workers and for the scheduler"
-        return ExecutorError(f"{name} cannot run layerbuild's tasks", cause=str(absent)[:200], hint=hint)
+        return ExecutorError(f"{name} cannot run layerbuild's tasks", cause=str(absent)[:200], hint=SAME_VERSION)
     if isinstance(error, Exception):
         return unforeseen(error)
     raise error

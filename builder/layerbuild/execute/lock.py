@@ -79,7 +79,11 @@ class Locker(Task):
     def _try_base(self, pair: tuple[str, str]) -> str | LayerbuildError:
         reference, platform = pair
         if self.context.offline and not reference.startswith("oci:"):
-            return Unreachable(f"the base {reference} is not pinned yet", cause="this run is offline")
+            return Unreachable(
+                f"the base {reference} is not pinned yet",
+                cause="this run is offline",
+                hint="run 'layerbuild lock' without --offline",
+            )
         try:
             with self.progress.task(f"lock base {reference}"):
                 return self.resolve_base(reference, platform)

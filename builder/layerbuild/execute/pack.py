@@ -162,6 +162,7 @@ class Packer:
                 if made is None:
                     return self.make(layer)
         self._vouch(layer)
+        self._progress.skip(layer.title, made.blob.size, "known")
         return made
 
     def _alone(self, layer: ComposedLayer) -> AbstractContextManager[None]:

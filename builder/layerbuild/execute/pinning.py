@@ -17,6 +17,7 @@ from layerbuild.model import Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress
 from layerbuild.schema import Layer, ModelLayer, WebuiLayer
 from layerbuild.sources import Context, source_for
+from layerbuild.sources.base import counted
 from layerbuild.sources.git import GitSource
 from layerbuild.store import Store
 from layerbuild.webui.changelog import CHANGELOG, ENOUGH, first_release
@@ -144,7 +145,7 @@ class Pinner:
         if content.sha256 is not None:
             return file
         self.task.progress.note(f"{pin_key}: no sha256 is published for {file.path}: fetched once")
-        chunks = source_for(pin.source, self.task.context).open(pin, file)
+        chunks = counted(source_for(pin.source, self.task.context).open(pin, file), self.task.progress.tally)
         with self.task.progress.task(f"fetch {pin_key} {file.path}", content.size) as task:
             taken = self.task.store.add(chunks, content, name=file.path, advance=task.advance, scan_header=True)
         return PinnedFile(path=file.path, content=taken)

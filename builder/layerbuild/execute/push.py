@@ -90,6 +90,9 @@ class Pusher:
         unmoved = [t.want for t in todo if t.action == "present" and t.want.digest not in self.sent]
         configs = [config_of(image) for image in images]
         unmoved += [want for want in configs if want.digest in known[want.repositories[0]]]
+        for want in unmoved:
+            self.progress.skip(want.title, want.size or 0, "present")
+        self.progress.expect(sum(transfer.want.size or 0 for transfer in todo if transfer.action == "upload"))
         moves = Moves()
         self._move([transfer for transfer in todo if transfer.action != "present"], blobs, moves)
         unfinished = self._finish_all([release for release in found if release.name not in done], known, blobs, moves)

@@ -85,7 +85,11 @@ def _screen(contents: Contents, content: Content) -> None:
             size = os.fstat(file.fileno()).st_size
             reason = fault(file, size, lenient=suspect.lenient)
     except OSError as error:
-        raise StoreError(f"{suspect.name} cannot be read", cause=error.strerror) from None
+        raise StoreError(
+            f"{suspect.name} cannot be read",
+            cause=error.strerror,
+            hint="check who may read it, and run the command again",
+        ) from None
     if reason is not None:
         raise UnsafePickle(
             f"{suspect.name} is not taken: loading it may run code of whoever made it",

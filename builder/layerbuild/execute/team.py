@@ -12,7 +12,7 @@ from dataclasses import replace
 from layerbuild import kinds
 from layerbuild.errors import ExecutorError, LayerbuildError
 from layerbuild.execute.direct import Direct
-from layerbuild.execute.errand import Crew, Errand, Outcome
+from layerbuild.execute.errand import SAME_VERSION, Crew, Errand, Outcome
 from layerbuild.execute.job import Done, Job
 from layerbuild.execute.origins import Origin
 from layerbuild.execute.pack import Packer
@@ -165,9 +165,13 @@ class Team:
         """
         assert job.layer.instance is not None
         if (done.receipt.key, done.receipt.size) != (job.layer.instance.key, job.size):
-            raise ExecutorError(f"{done.where} was asked for {job.layer.title}, and answered with another layer")
+            raise ExecutorError(
+                f"{done.where} was asked for {job.layer.title}, and answered with another layer", hint=SAME_VERSION
+            )
         if not job.wanted <= done.facts.keys():
-            raise ExecutorError(f"{done.where} was asked what is in {job.layer.title}, and did not say")
+            raise ExecutorError(
+                f"{done.where} was asked what is in {job.layer.title}, and did not say", hint=SAME_VERSION
+            )
         self._packer.remember(job.layer, done.receipt)
         for sha256, facts in done.facts.items():
             self._contents.store.put_facts(sha256, facts)

@@ -10,6 +10,7 @@ from layerbuild.baseimage import BaseSource
 from layerbuild.errors import UsageError
 from layerbuild.images import ImageDeclaration, IndexDeclaration
 from layerbuild.lockmodel import Lock
+from layerbuild.similar import did_you_mean
 
 _MOST_NAMES = 20
 
@@ -139,10 +140,11 @@ def identify(source: BaseSource, images: Sequence[ImageDeclaration], lock: Lock,
     if image is None:
         names = sorted({one.title for one in known.values()})
         more = " …" if len(names) > _MOST_NAMES else ""
+        similar = did_you_mean(name, names) if name else ""
         unknown = f"it cannot be told which image of the lock {source.reference} is"
         raise UsageError(
             f"the lock has no image {name!r}" if name else unknown,
-            hint=f"name one with --image: {', '.join(names[:_MOST_NAMES]) or 'the lock has none'}{more}",
+            hint=f"name one with --image: {', '.join(names[:_MOST_NAMES]) or 'the lock has none'}{more}{similar}",
         )
     locked = lock.images[image.name]
     if image.index is not None and name != image.name:

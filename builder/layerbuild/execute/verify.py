@@ -241,6 +241,7 @@ class Verifier:
     def _count(self, amount: int) -> None:
         with self._lock:
             self._bytes_read += amount
+        self.builder.progress.tally.add("read", amount)
 
 
 def _blobs(receipt: Receipt | None, algorithm: str) -> dict[str, int]:

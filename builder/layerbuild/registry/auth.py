@@ -221,7 +221,11 @@ class Authenticator:
         except Unreachable as error:
             raise answers.unreachable(server, error) from None
         except SourceError as error:
-            raise DestinationError(f"the token server of {self._host} makes no sense", cause=error.message) from None
+            raise DestinationError(
+                f"the token server of {self._host} makes no sense",
+                cause=error.message,
+                hint="check the registry's name, and any proxy before it",
+            ) from None
 
     def _token_server(self, realm: str) -> str:
         """The host of a token server that may be given the credentials."""

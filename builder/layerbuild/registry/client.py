@@ -70,7 +70,10 @@ class RegistryClient(StreamUploads):
         given = response.headers.get("Content-Range", "")
         if response.status_code == 206 and not given.startswith(f"bytes {start}-"):
             response.close()
-            raise DestinationError(f"the registry {self.host} sends another part of {digest} than it was asked for")
+            raise DestinationError(
+                f"the registry {self.host} sends another part of {digest} than it was asked for",
+                hint="run the command again; if it stays so, a proxy or cache before the registry is at fault",
+            )
         with contextlib.closing(http.chunks(response)) as pieces:
             yield from receiving.window(pieces, skip, None if end is None else end - start)
 
@@ -194,7 +197,11 @@ class RegistryClient(StreamUploads):
         except (SourceError, ValueError) as error:
             response.close()
             cause = error.message if isinstance(error, SourceError) else "its Link is no address"
-            raise DestinationError(f"the registry {self.host} does not {action} as it should", cause=cause) from None
+            raise DestinationError(
+                f"the registry {self.host} does not {action} as it should",
+                cause=cause,
+                hint="check the registry's name, and any proxy before it; its log may say more",
+            ) from None
 
     def pause(self, attempt: int) -> None:
         """See `http.Client.pause`."""

@@ -189,7 +189,11 @@ def _under_tag(client: RegistryClient, repository: str, subject: str) -> dict[st
     where = f"{client.host}/{repository}:{tag}"
     document = read_document(media_type, data, where)
     if media_type not in INDEXES or not isinstance(document.get("manifests"), list):
-        raise SourceError(f"{where} is no list of referrers", cause=f"the tag {tag} is an image's")
+        raise SourceError(
+            f"{where} is no list of referrers",
+            cause=f"the tag {tag} is an image's",
+            hint="give that image another tag: this one is reserved for the list",
+        )
     return document
 
 

@@ -280,7 +280,9 @@ def _read(stream: Stream) -> Iterator[bytes]:
         yield from stream.open()
     except OSError as error:
         cause = error.strerror or type(error).__name__
-        raise SourceError(f"reading {stream.title} failed", cause=cause) from None
+        raise SourceError(
+            f"reading {stream.title} failed", cause=cause, hint="check the disk, and who may read there"
+        ) from None
 
 
 def _changed(title: str, cause: str) -> ContentMismatch:

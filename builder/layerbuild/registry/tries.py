@@ -145,7 +145,10 @@ class Tries(ChunkSteps):
         size = response.headers.get(name, "").rpartition("/")[2]
         response.close()
         if not http.is_count(size):
-            raise DestinationError(f"the registry {self.host} does not tell the size of {digest} in {repository}")
+            raise DestinationError(
+                f"the registry {self.host} does not tell the size of {digest} in {repository}",
+                hint="run the command again; if it stays so, a proxy before the registry is at fault",
+            )
         return int(size)
 
 

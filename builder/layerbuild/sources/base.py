@@ -20,7 +20,7 @@ from typing import Protocol
 from layerbuild import addresses, http
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Member, Pin, PinnedFile, PinRequest
-from layerbuild.progress import Progress
+from layerbuild.progress import Progress, Tally
 from layerbuild.sources.memo import Memo
 
 MAX_SIZE = 2**53
@@ -135,14 +135,21 @@ def fetched_once(context: Context, chunks: Iterator[bytes], name: str, what: str
     """
     with context.progress.task(f"hashing {what}") as task:
 
-        def counted() -> Iterator[bytes]:
-            for chunk in chunks:
+        def told() -> Iterator[bytes]:
+            for chunk in counted(chunks, context.progress.tally):
                 yield chunk
                 task.advance(len(chunk))
 
-        content = context.keep(counted(), name)
+        content = context.keep(told(), name)
     context.progress.note(f"nobody publishes a digest of {what}: fetched once and recorded what came")
     return content
+
+
+def counted(chunks: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
+    """`chunks`, counted as what was fetched."""
+    for chunk in chunks:
+        tally.add("fetched", len(chunk))
+        yield chunk
 
 
 def require_online(context: Context, what: str) -> None:
@@ -221,7 +228,11 @@ def verified(chunks: Iterable[bytes], content: Content, *, what: str) -> Iterato
         ContentMismatch: after the last chunk, or as soon as there are too many bytes.
     """
     if content.sha256 is None and content.size is None:
-        raise SourceError(f"{what} cannot be verified", cause="its pin has neither a sha256 nor a size")
+        raise SourceError(
+            f"{what} cannot be verified",
+            cause="its pin has neither a sha256 nor a size",
+            hint="declare its sha256, or lock it again with 'layerbuild lock --update NAME'",
+        )
     digest = hashlib.sha256() if content.sha256 else _git_blob_hasher(content.size or 0)
     seen = 0
     for chunk in chunks:

@@ -129,13 +129,19 @@ def _packed(directory: Path, what: str) -> tuple[str, bytes]:
     """The one wheel of a directory: files in the order of their names, of one time, not compressed."""
     made = sorted(directory.glob("*.whl"))
     if len(made) != 1 or made[0].stat().st_size > _MAX_WHEEL:
-        raise SourceError(f"{what} was built, and gave {len(made)} wheels, or one that is too large")
+        raise SourceError(
+            f"{what} was built, and gave {len(made)} wheels, or one that is too large",
+            hint="name packages that have wheels, or a wheel by its address",
+        )
     stream = io.BytesIO()
     with made[0].open("rb") as file, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as packed:
         inspection.inspect(file, made[0].name)
         members = archive.members(file, what=made[0].name)
         if sum(member.size for member in members.values()) > _MAX_WHEEL:
-            raise SourceError(f"{what} was built, and gave a wheel that is too large")
+            raise SourceError(
+                f"{what} was built, and gave a wheel that is too large",
+                hint="name packages that have wheels, or a wheel by its address",
+            )
         for path in sorted(members, key=str.encode):
             info = zipfile.ZipInfo(path, _TIME)
             info.create_system, info.external_attr = 3, (0o100755 if members[path].executable else 0o100644) << 16

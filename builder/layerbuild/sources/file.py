@@ -162,4 +162,8 @@ def _unreadable(what: str, error: OSError) -> SourceError:
         )
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{shown(what)} does not exist any more", hint="put it back, or change the declaration")
-    return SourceError(f"{shown(what)} cannot be read", cause=error.strerror or type(error).__name__)
+    return SourceError(
+        f"{shown(what)} cannot be read",
+        cause=error.strerror or type(error).__name__,
+        hint="check that it is a file, and who may read it",
+    )

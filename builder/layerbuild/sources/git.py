@@ -133,7 +133,10 @@ class GitSource:
         cache, _, what = self._open(pin)
         for content in blobs:
             if not is_hex(content.git_blob, 40):
-                raise SourceError(f"{what}: no blob id is known for {content.id}")
+                raise SourceError(
+                    f"{what}: no blob id is known for {content.id}",
+                    hint="run 'layerbuild lock --update NAME' to pin the tree anew",
+                )
         return cache.blobs(blobs)
 
     def open(self, pin: Pin, file: PinnedFile, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

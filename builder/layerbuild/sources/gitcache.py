@@ -71,7 +71,11 @@ class GitCache:
             hint = f"write refs/heads/{ref} or refs/tags/{ref}"
             raise SourceError(f"{self._what} has a branch and a tag {ref}, at different commits", hint=hint)
         if not is_hex(commit, 40):
-            raise SourceError(f"{self._what}: git answers {commit[:80]!r}", cause="that is no SHA-1 object id")
+            raise SourceError(
+                f"{self._what}: git answers {commit[:80]!r}",
+                cause="that is no SHA-1 object id",
+                hint="use a repository of git with SHA-1 object ids",
+            )
         return commit
 
     def ensure(self, commit: str) -> None:
@@ -148,7 +152,11 @@ class GitCache:
     def _blob(self, stream: IO[bytes], content: Content, header: Sequence[str]) -> Iterator[bytes]:
         what = f"{self._what}: blob {content.git_blob}"
         if len(header) != 3 or header[0] != content.git_blob or header[1] != "blob":
-            raise SourceError(f"{what} is not there", cause=f"git says {' '.join(header)[:100]!r}")
+            raise SourceError(
+                f"{what} is not there",
+                cause=f"git says {' '.join(header)[:100]!r}",
+                hint="run 'layerbuild lock --update NAME': the tree may have been changed on its server",
+            )
         size = int(header[2])
         if content.size is not None and content.size != size:
             raise mismatch(what, f"it has {size} bytes, {content.size} are pinned")

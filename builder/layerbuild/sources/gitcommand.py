@@ -7,9 +7,11 @@ for the error's cause.
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from typing import IO
 from layerbuild import addresses
 from layerbuild.errors import AccessDenied, NotFound, SourceError, Unreachable
 from layerbuild.sources.base import words
+
+_log = logging.getLogger(__name__)
+"""Every git and how it ended, at level DEBUG; of its arguments only the command, which holds no address."""
 
 _KEPT = frozenset(
     (
@@ -161,12 +166,14 @@ class Git:
                 raise SourceError(
                     "git cannot be run", cause=error.strerror, hint="install git 2.31 or newer and put it into PATH"
                 ) from None
+            started = time.monotonic()
             with process:
                 try:
                     yield process, lambda: Failure(said=_tail(stderr))
                 finally:
                     if process.poll() is None:
                         process.kill()
+            _log.debug("git %s: %d in %.3f s", arguments[0], process.returncode, time.monotonic() - started)
 
 
 def _environment(environ: Mapping[str, str], protocol: str | None) -> dict[str, str]:

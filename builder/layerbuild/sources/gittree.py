@@ -105,7 +105,11 @@ def _entry(line: bytes, what: str) -> TreeEntry:
     if mode == _SUBMODULE and kind == "commit" and is_hex(blob, 40):
         return TreeEntry(path=path, mode=mode, blob=blob, size=0)
     if kind != "blob" or mode not in _MODES or not is_hex(blob, 40) or not size.isdigit():
-        raise SourceError(f"{what} has an entry that is no file: {words(path)}", cause=f"its mode is {words(mode)}")
+        raise SourceError(
+            f"{what} has an entry that is no file: {words(path)}",
+            cause=f"its mode is {words(mode)}",
+            hint="do not use this repository: an honest one has no such tree",
+        )
     return TreeEntry(path=path, mode=_MODES[mode], blob=blob, size=int(size))
 
 

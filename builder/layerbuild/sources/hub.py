@@ -154,7 +154,11 @@ def _next_query(url: str, link: str) -> str | None:
         query = {}
     cursor = query.get("cursor", [""])[0]
     if not cursor or cursor in parse_qs(urlsplit(url).query).get("cursor", []):
-        raise SourceError("the Hub's listing has no end", cause=f"after a page it leads to {words(target)!r}")
+        raise SourceError(
+            "the Hub's listing has no end",
+            cause=f"after a page it leads to {words(target)!r}",
+            hint="check HF_ENDPOINT: what answers there is no Hub",
+        )
     kept = {name: values[0] for name, values in query.items() if name in ("cursor", "limit")}
     return urlencode({"recursive": "true", **kept})
 

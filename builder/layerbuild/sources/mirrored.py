@@ -85,7 +85,7 @@ class Mirrored:
             raise SourceError(
                 f"{shown(uri)} cannot be a mirror",
                 cause="it is on this machine, or no single file",
-                hint="name an address that others can reach too: https://, hf://, s3:// ...",
+                hint="name an address that others can reach too, as https:// or hf://",
             )
         return source
 

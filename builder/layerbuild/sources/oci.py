@@ -116,7 +116,11 @@ class OciSource:
     def _open(self, address: Address, what: str) -> Artifact:
         require_online(self._context, f"what is in {what}")
         if self._context.artifact is None:
-            raise SourceError(f"{what} cannot be read here", cause="no registry can be asked")
+            raise SourceError(
+                f"{what} cannot be read here",
+                cause="no registry can be asked",
+                hint="declare another source of the file",
+            )
         return self._context.artifact(address.reference)
 
 

@@ -247,6 +247,7 @@ class _Download:
             raise SourceError(
                 f"{what}: the server's answer makes no sense",
                 cause=f"byte {self.position} was asked for, {response.headers.get('Content-Range')!r:.80} came",
+                hint="run the command again; if it stays so, declare a mirror",
             )
         if self._size is None:
             self._size = total

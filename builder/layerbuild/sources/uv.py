@@ -105,7 +105,7 @@ def run(
     if done.returncode:
         raise _failure(what, done.stderr, directory)
     if len(done.stdout) > _MAX_OUTPUT:
-        raise SourceError(f"{what}: uv says more than {_MAX_OUTPUT} bytes")
+        raise SourceError(f"{what}: uv says more than {_MAX_OUTPUT} bytes", hint="name fewer packages in one layer")
     return done.stdout
 
 

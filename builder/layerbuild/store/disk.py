@@ -133,4 +133,8 @@ class Disk:
             temporary.chmod(0o644)
             temporary.replace(final)
         except OSError as error:
-            raise StoreError(f"{final} cannot be written", cause=error.strerror) from None
+            raise StoreError(
+                f"{final} cannot be written",
+                cause=error.strerror,
+                hint="check the disk, and who may write there; LAYERBUILD_STORE names another directory",
+            ) from None

@@ -60,7 +60,11 @@ def members(file: BinaryIO, *, what: str) -> dict[str, Member]:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError) as error:
-        raise SourceError(f"{what} is no zip archive", cause=str(error)[:200]) from None
+        raise SourceError(
+            f"{what} is no zip archive",
+            cause=str(error)[:200],
+            hint="do not use this wheel: no installer would take it",
+        ) from None
     found: dict[str, Member] = {}
     total = 0
     if len(infos) > MAX_MEMBERS:

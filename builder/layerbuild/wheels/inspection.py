@@ -129,7 +129,11 @@ def _stem(found: Mapping[str, Member], filename: str) -> str:
     stems = {path.partition("/")[0].removesuffix(".dist-info") for path in found if ".dist-info/" in path}
     stems = {stem for stem in stems if f"{stem}.dist-info/WHEEL" in found}
     if len(stems) != 1:
-        raise SourceError(f"{filename} is no wheel", cause=f"it has {len(stems)} directories NAME-VERSION.dist-info")
+        raise SourceError(
+            f"{filename} is no wheel",
+            cause=f"it has {len(stems)} directories NAME-VERSION.dist-info",
+            hint="do not use this wheel: no installer would take it",
+        )
     (stem,) = stems
     if normalized(stem.partition("-")[0]) != normalized(name) or "-" in stem.partition("-")[2]:
         raise SourceError(f"{filename} holds {stem[:200]}, and not {name} {version}", hint="do not use it")
@@ -179,5 +183,9 @@ def _file(
 def _text(file: BinaryIO, found: Mapping[str, Member], path: str, filename: str) -> bytes:
     member = found.get(path)
     if member is None or member.size > _MAX_METADATA:
-        raise SourceError(f"{filename} is no wheel", cause=f"{path} is not there, or is very large")
+        raise SourceError(
+            f"{filename} is no wheel",
+            cause=f"{path} is not there, or is very large",
+            hint="do not use this wheel: no installer would take it",
+        )
     return b"".join(archive.read(file, member, what=f"{path} of {filename}"))

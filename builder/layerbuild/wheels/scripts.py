@@ -51,7 +51,11 @@ def entry_points(text: bytes, *, what: str) -> dict[str, str]:
 
 
 def _unreadable(what: str, cause: str) -> SourceError:
-    return SourceError(f"the entry points of {what} cannot be read", cause=cause)
+    return SourceError(
+        f"the entry points of {what} cannot be read",
+        cause=cause,
+        hint="do not use this wheel: no installer would take it",
+    )
 
 
 def shebang(interpreter: str) -> str:
