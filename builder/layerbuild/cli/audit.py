@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -11,23 +10,16 @@ from typing import Any
 
 import click
 
-from layerbuild import http, kinds
-from layerbuild.audit import checks
-from layerbuild.audit.blobs import Blobs
+from layerbuild import http
 from layerbuild.audit.findings import Cost, Finding, Report, printable
 from layerbuild.audit.limits import Unreadable
-from layerbuild.audit.parts import BlobPart, DescribedPart, Layer, Part
-from layerbuild.audit.runtime import read_runtime
-from layerbuild.audit.view import ImageView, open_image, put_together
+from layerbuild.audit.view import open_image
 from layerbuild.baseimage import open_base
 from layerbuild.cli import options
 from layerbuild.cli.display import make_progress, print_json, size
-from layerbuild.cli.foreseen import Foreseen
 from layerbuild.cli.workspace import Workspace
-from layerbuild.compose import ComposedImage, environment, programs
-from layerbuild.errors import LayerbuildError, LockError, UsageError
-from layerbuild.execute.build import Builder
-from layerbuild.image import config_json
+from layerbuild.errors import LayerbuildError, UsageError
+from layerbuild.execute.auditing import Auditor, audited
 from layerbuild.locked import checked
 from layerbuild.registry.clients import Clients
 
@@ -108,7 +100,7 @@ def _of_reference(
         raise Unreadable(f"{reference} is an index of {len(digests)} images", hint="name one with --platform")
     for digest in digests:
         view, blobs = open_image(source, digest, client_for=clients, progress=progress)
-        yield _report(view, blobs)
+        yield audited(view, blobs)
 
 
 def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> Iterator[Report]:
@@ -116,61 +108,13 @@ def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> Iterator[R
     reference = arguments["reference"]
     selected = options.selected(workspace, {**arguments, "patterns": [] if reference is None else [reference]})
     lock = workspace.lock()
-    builder = workspace.builder(lock)
-    for image in checked(workspace.images, selected, lock):
-        yield _of_lock(workspace, builder, image)
-
-
-def _of_lock(workspace: Workspace, builder: Builder, image: ComposedImage) -> Report:
-    """An image as its lock would make it."""
-    if image.pending:
-        raise LockError(
-            f"the hash cache of {image.name} waits for facts of {len(image.pending)} models",
-            cause="what the webui would compute is not known before they were read once",
-            hint=f"run 'layerbuild build {image.name}', then audit again",
-        )
-    base = builder.fetch_base(image.base) if image.base else None
-    parts: list[Part] = []
-    blobs = None
-    if image.base is not None and base is not None:
-        blobs = Blobs(workspace.open_base(image.base.reference), workspace.clients)
-        parts += [BlobPart(blobs, descriptor) for descriptor in base.layers]
-    parts += _described(builder, image)
-    recipe = image.declaration.recipe
-    config = json.loads(config_json(recipe, environment(image), base, [], programs(image)))
-    locked = builder.lock.images.get(image.name)
-    view = put_together(
-        reference=image.title,
-        digest=(locked.manifest if locked else None) or "",
-        runtime=read_runtime(config, image.name),
-        parts=parts,
+    auditor = Auditor(
+        builder=workspace.builder(lock),
+        open_base=workspace.open_base,
+        client_for=workspace.clients,
         progress=workspace.progress,
-        version=image.declaration.target.version,
     )
-    return _report(view, blobs)
-
-
-def _described(builder: Builder, image: ComposedImage) -> Iterator[Part]:
-    foreseen = Foreseen(builder.contents)
-    for layer in image.layers:
-        assert layer.instance is not None
-        entries = kinds.describe(layer.instance, foreseen)
-        made = builder.packer.known(layer)
-        packed = made.blob.size if made else sum(e.content.size or 0 for e in entries if e.content)
-        yield DescribedPart(entries, layer=Layer(size=packed, compression=layer.algorithm), read_content=foreseen.read)
-
-
-def _report(view: ImageView, blobs: Blobs | None) -> Report:
-    findings = tuple(checks.run(view))
-    return Report(
-        reference=view.reference,
-        platform=printable(view.runtime.platform),
-        digest=view.digest,
-        webui=printable(view.webui.title) if view.webui else None,
-        models=len(view.models),
-        findings=findings,
-        bytes_read=blobs.bytes_read if blobs else 0,
-    )
+    yield from map(auditor.run, checked(workspace.images, selected, lock))
 
 
 def print_report(report: Report) -> None:
