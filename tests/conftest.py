@@ -39,4 +39,5 @@ pytest_plugins = [
     "fixtures.container",
     "fixtures.pythonbase",
     "fixtures.wheels",
+    "fixtures.browser",
 ]

@@ -1,12 +1,17 @@
 #!/bin/sh
 # Installs what tests and benchmarks run layerbuild against. Called by `make test` and `make bench`.
 #   install-peers.sh system PACKAGE...   Debian packages that are missing (needs root)
-#   install-peers.sh clients DIR         versions of the Hugging Face clients and a mirror, each in a directory of its own
+#   install-peers.sh clients DIR         versions of the Hugging Face clients, a mirror, and what looks at pages, each in
+#                                        a directory of its own
 set -eu
 
 missing() {
     for package in "$@"; do
-        command -v "$package" >/dev/null 2>&1 || printf '%s ' "$package"
+        case "$package" in
+        chromium-driver) program=chromedriver ;;
+        *) program=$package ;;
+        esac
+        command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
     done
 }
 
@@ -47,6 +52,15 @@ hub-new huggingface_hub
 transformers transformers
 olah olah==0.5.4
 LIST
+    # finds what keeps people from reading a page: run inside of it by the tests
+    axe=axe-core@4.14.1
+    if [ "$(cat "$directory/axe/.requirements" 2>/dev/null || true)" != "$axe" ]; then
+        echo "installing $axe into $directory/axe"
+        rm -rf "${directory:?}/axe"
+        mkdir "$directory/axe"
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$directory/axe" "$axe"
+        printf '%s' "$axe" >"$directory/axe/.requirements"
+    fi
     ;;
 *)
     echo "usage: $0 system PACKAGE... | clients DIR" >&2

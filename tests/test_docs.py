@@ -246,6 +246,14 @@ def test_the_picture_is_drawn_from_its_text() -> None:
     assert "@font-face" not in svg and "\x1b" not in svg
 
 
+def test_the_picture_of_the_report_is_small() -> None:
+    data = (ROOT / "docs" / "report.png").read_bytes()
+    module = script("make_report")
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert data.startswith(b"\x89PNG") and len(data) < 200_000
+    assert width / height == module.WIDTH / module.HEIGHT, "run docs/make_report.py"
+
+
 def source() -> str:
     """The code of layerbuild, and what Jinja2 says of names, with adjacent string literals joined."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "builder").rglob("*.py")))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerbuild import images, lockhistory, lockparse, locktext, project, selection
 from layerbuild.baseimage import BaseSource, directories, open_base
-from layerbuild.errors import LockError, Problem, ProjectError, UsageError
+from layerbuild.errors import LayerbuildError, LockError, Problem, ProjectError, UsageError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.execute.station import Station
 from layerbuild.image import BaseImage
@@ -132,13 +132,31 @@ class Workspace(Station):
         config = self._document(described.digest, lambda: self.open_base(base.reference).config(manifest))
         return parse_base(base, manifest, config)
 
+    def base_at_hand(self, base: LockedBase) -> BaseImage | None:
+        """The base by documents that this machine has, in its store or in a layout; None where it lacks one."""
+        try:
+            local = self.open_base(base.reference).host is None
+            if not local:
+                manifest = self._stored(base.digest)
+                described = config_of(read_object(manifest, base.reference), base.reference) if manifest else None
+                local = described is not None and self._stored(described.digest) is not None
+            return self.fetch_base(base) if local else None
+        except LayerbuildError as error:
+            self.progress.note(error.brief)
+            return None
+
     def _document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
-        path = self.store.blob_path(digest)
-        if path is not None and f"sha256:{sha256_hex(data := path.read_bytes())}" == digest:
-            return data
-        data = fetch()
-        self.store.add_blob([data])
+        data = self._stored(digest)
+        if data is None:
+            data = fetch()
+            self.store.add_blob([data])
         return data
+
+    def _stored(self, digest: str) -> bytes | None:
+        """A document that the store has, undamaged."""
+        path = self.store.blob_path(digest)
+        data = path.read_bytes() if path is not None else b""
+        return data if f"sha256:{sha256_hex(data)}" == digest else None
 
     def inspect_base(self, base: LockedBase, paths: Sequence[str]) -> dict[str, Directory | None]:
         """The base's directories at `paths`.

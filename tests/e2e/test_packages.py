@@ -33,7 +33,7 @@ def test_wheel_holds_the_package_and_the_catalog(dist: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {f"layerbuild/catalog/{path}" for path in _CATALOG} <= set(names)
-    modules = (_REPOSITORY / "builder").rglob("*.py")
+    modules = [path for kind in ("py", "j2", "js", "css") for path in (_REPOSITORY / "builder").rglob(f"*.{kind}")]
     assert {p.relative_to(_REPOSITORY / "builder").as_posix() for p in modules} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"layerbuild"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

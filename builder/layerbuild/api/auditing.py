@@ -12,6 +12,7 @@ from layerbuild.audit.limits import Unreadable
 from layerbuild.audit.view import open_image
 from layerbuild.baseimage import open_base
 from layerbuild.execute.auditing import Auditor, audited
+from layerbuild.execute.build import Builder
 from layerbuild.images import ImageDeclaration
 from layerbuild.locked import checked
 from layerbuild.progress import Progress, Silent
@@ -28,14 +29,17 @@ def audit(workspace: Workspace, selected: Sequence[ImageDeclaration]) -> Iterato
         LayerbuildError: one cannot be looked at; see `Auditor.run`.
     """
     lock = workspace.lock()
-    auditor = Auditor(
-        builder=workspace.builder(lock),
+    yield from map(auditor(workspace, workspace.builder(lock)).run, checked(workspace.images, selected, lock))
+
+
+def auditor(workspace: Workspace, builder: Builder) -> Auditor:
+    """What audits images of a project."""
+    return Auditor(
+        builder=builder,
         open_base=workspace.open_base,
         client_for=workspace.clients,
         progress=workspace.progress,
     )
-    for image in checked(workspace.images, selected, lock):
-        yield auditor.run(image)
 
 
 def audit_image(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerbuild.audit.findings import Report
     from layerbuild.execute.rebuild import RemadeLayer
     from layerbuild.plan import Plan
+    from layerbuild.report.values import Report as ProjectReport
 
 Images = Sequence[str] | Sequence[ImageDeclaration] | None
 """Which images: names or globs, those that `Project.select` found, or None for all. An empty sequence is none."""
@@ -121,6 +122,17 @@ class Project:
         from layerbuild.api import auditing  # noqa: PLC0415
 
         return tuple(auditing.audit(self.workspace, self._chosen(images)))
+
+    def report(self, images: Images = None, *, online: bool = False, audits: bool = True) -> ProjectReport:
+        """Images against layers, what is shared, and what a node pulls, by what the lock and this machine know.
+
+        Args:
+            online: ask registries for bases that are not known here.
+            audits: say what each image's cold start would still do.
+        """
+        from layerbuild.api import reporting  # noqa: PLC0415
+
+        return reporting.report(self.workspace, self._chosen(images), online=online, audits=audits)
 
     def _chosen(self, images: Images) -> Sequence[ImageDeclaration]:
         if images is None:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
     "diff": ("diff", "Say in words what moved between two locks, and what that costs to push."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
+    "report": ("report", "Draw the project as a page: layers, what is shared, pulls, models, audits."),
     "attach": ("attach", "Attach files to a pushed image: an SBOM, a licence, the lock."),
     "referrers": ("referrers", "List what is attached to a pushed image."),
     "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
