@@ -23,6 +23,7 @@ from layerbuild.locked import drift, refuse
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.registry.manifests import config_of, read_object
+from layerbuild.store import Store
 
 
 class Workspace(Station):
@@ -41,6 +42,13 @@ class Workspace(Station):
         progress = make_progress(quiet=bool(options.get("quiet")), verbose=bool(options.get("verbose")))
         super().__init__(project.find_root(start), progress, os.environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """See `Station.store`. It learns that this project uses it: what its lock needs is no garbage."""
+        store = self.open_store()
+        store.remember_project(self.root.resolve() / project.LOCKFILE)
+        return store
 
     @cached_property
     def project(self) -> project.Project:

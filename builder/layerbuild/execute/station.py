@@ -21,6 +21,12 @@ from layerbuild.store import Store
 from layerbuild.store.uploads import UploadSessions
 
 
+def store_path(environ: Mapping[str, str]) -> Path:
+    """Where this machine's cache is, or would be."""
+    named = environ.get("LAYERBUILD_STORE")
+    return Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild")
+
+
 class Station:
     """Parts are made when they are first used.
 
@@ -54,8 +60,11 @@ class Station:
         Raises:
             StoreError: it cannot be used.
         """
-        named = self.environ.get("LAYERBUILD_STORE")
-        return Store(Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild"))
+        return self.open_store()
+
+    def open_store(self) -> Store:
+        """This machine's cache, opened anew. Raises as `store`."""
+        return Store(store_path(self.environ))
 
     @cached_property
     def client(self) -> http.Client:
@@ -83,6 +92,8 @@ class Station:
             environ=self.environ,
             hash_file=self._hash_file,
             keep=self._keep,
+            keep_built=self._keep_built,
+            present=self.store.present,
             progress=self.progress,
             offline=self._offline,
             artifact=self.artifact,
@@ -100,6 +111,11 @@ class Station:
     def _keep(self, chunks: Iterable[bytes], name: str) -> Content:
         # The address it came from need not end as the file does that it is for.
         return self.store.add(chunks, Content(size=None), name=name, advance=lambda _: None, scan_header=True)
+
+    def _keep_built(self, chunks: Iterable[bytes], name: str) -> Content:
+        content = self._keep(chunks, name)
+        self.store.remember_built(content.sha256 or "")
+        return content
 
     def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
         """Contents by digest.

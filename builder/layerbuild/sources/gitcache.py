@@ -160,7 +160,7 @@ class GitCache:
 
     def has(self, commit: str) -> bool:
         """Whether `commit` is here."""
-        if not (self._directory / "HEAD").exists():
+        if not self._context.present(self._directory / "HEAD"):
             return False
         return self._local().run("rev-parse", "--quiet", "--verify", _marker(commit)) == f"{commit}\n".encode()
 

@@ -1,5 +1,5 @@
 """What the store remembers, in SQLite: receipts, facts, names of blobs, bytecode, pushes, marks of local files, what
-registries take.
+registries take, and which projects use it.
 
 WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
 parallel writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
@@ -8,12 +8,14 @@ parallel writers lose nothing. Nothing in it is precious: a damaged file is remo
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
 import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 from layerbuild.errors import StoreError
 from layerbuild.model import Blob, Content, Facts, Receipt
@@ -35,10 +37,15 @@ CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIM
 CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
+CREATE TABLE IF NOT EXISTS projects (lock BLOB PRIMARY KEY, used REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS names (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS built (sha256 TEXT PRIMARY KEY);
 """
 
-_VERSION = 4
+_VERSION = 5
 """Of the tables above."""
+
+_LONGEST_NAME = 200
 
 _WEEK = 7 * 24 * 3600
 """Seconds for which it is believed what a registry did: whoever runs it may have changed it since."""
@@ -180,6 +187,27 @@ class Database:
     def remember_push(self, host: str, repository: str, digest: str) -> None:
         """A blob is in a repository of a registry now."""
         self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
+
+    def remember_project(self, lock: Path) -> None:
+        """The project whose lock is, or will be, at this absolute path uses the store now."""
+        self.query("INSERT OR REPLACE INTO projects VALUES (?, ?)", os.fsencode(lock), time.time())
+
+    def forget_project(self, lock: Path) -> None:
+        """What that project needs is needed by nobody because of it."""
+        self.query("DELETE FROM projects WHERE lock = ?", os.fsencode(lock))
+
+    def projects(self) -> dict[Path, float]:
+        """The locks of all projects that used the store, and when each did last, in Unix seconds."""
+        rows = self.query("SELECT lock, used FROM projects ORDER BY lock")
+        return {Path(os.fsdecode(cast("bytes", lock))): float(str(used)) for lock, used in rows}
+
+    def remember_name(self, sha256: str, name: str) -> None:
+        """What a content was called when it came: for people."""
+        self.query("INSERT OR REPLACE INTO names VALUES (?, ?)", sha256, name[:_LONGEST_NAME])
+
+    def remember_built(self, sha256: str) -> None:
+        """A content was made on this machine: nobody else may have it."""
+        self.query("INSERT OR REPLACE INTO built VALUES (?)", sha256)
 
     def learnt(self, host: str) -> dict[str, int]:
         """What a registry did during the last week, by name: see `registry.manners`."""

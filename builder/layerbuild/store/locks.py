@@ -80,6 +80,19 @@ def remove(path: Path) -> None:
         os.close(descriptor)
 
 
+def held(path: Path) -> bool:
+    """Whether somebody holds the file at `path`.
+
+    Raises:
+        OSError: there is none, or it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return not _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _try(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
