@@ -27,6 +27,9 @@ _COMMANDS = {
     "referrers": ("referrers", "List what is attached to a pushed image."),
     "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
     "logout": ("logout", "Forget the login of a registry."),
+    "store": ("store", "Look at this machine's store, verify it, repair it."),
+    "gc": ("gc", "Remove from this machine's store what no project needs."),
+    "completion": ("completion", "Print what makes bash, zsh or fish complete commands and names."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),
     "demo": ("demo", "See it work: a small project with real files, locked, built and pushed."),
 }

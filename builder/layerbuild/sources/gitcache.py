@@ -42,7 +42,7 @@ class GitCache:
         self._context = context
         self._url = url
         self._what = what
-        self._directory = context.cache / "git" / sha256_hex(url.encode())
+        self._directory = context.cache / "git" / cache_name(url)
         self._protocol = url.partition(":")[0]
         self._transport = (_UPLOAD_PACK,) if self._protocol == "file" else ()
 
@@ -200,6 +200,11 @@ class GitCache:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def cache_name(url: str) -> str:
+    """The directory below the cache's `git/` that copies the repository at `url`."""
+    return sha256_hex(url.encode())
 
 
 def _marker(commit: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from layerbuild.errors import StoreError
+from layerbuild.errors import BrokenDatabase, StoreError
 from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store.locks import locked
 
@@ -94,10 +94,10 @@ class Database:
         if isinstance(error, sqlite3.OperationalError):
             return unusable(self.root, str(error))
         path = self.root / "store.db"
-        return StoreError(
+        return BrokenDatabase(
             f"{path} is damaged",
             cause=str(error),
-            hint=f"remove it, and {path.name}-wal and {path.name}-shm beside it: what it held is learnt again",
+            hint="let 'layerbuild store repair' remove it: what it held is learnt again",
         )
 
     def query(self, sql: str, *arguments: object) -> list[tuple[object, ...]]:
@@ -107,6 +107,16 @@ class Database:
                 return self._connection.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
             raise self._broken(error) from None
+
+    def check(self) -> None:
+        """Reads all of it.
+
+        Raises:
+            BrokenDatabase: it is damaged.
+        """
+        found = self.query("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            raise self._broken(sqlite3.DatabaseError(str(found[0][0])))
 
     def close(self) -> None:
         """Close the database; the store is of no use after that."""

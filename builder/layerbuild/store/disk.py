@@ -137,7 +137,6 @@ class Disk:
         try:
             final.parent.mkdir(exist_ok=True)
             temporary.chmod(0o644)
-            self.usage.touch(temporary)
-            temporary.replace(final)
+            self.usage.place(temporary, final)
         except OSError as error:
             raise StoreError(f"{final} cannot be written", cause=error.strerror) from None

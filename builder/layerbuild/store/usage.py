@@ -64,6 +64,12 @@ class Usage:
             return path.exists()
         return True
 
+    def place(self, temporary: Path, final: Path) -> None:
+        """Gives a whole file its name, as used now."""
+        self.touch(temporary)
+        with self._open_gate(fcntl.LOCK_SH):
+            temporary.replace(final)
+
     def touch(self, path: Path) -> None:
         """Says of a file that it is used now."""
         now = max(time.time_ns(), self.since)
