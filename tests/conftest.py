@@ -38,5 +38,6 @@ pytest_plugins = [
     "fixtures.cluster",
     "fixtures.container",
     "fixtures.pythonbase",
+    "fixtures.tidyproject",
     "fixtures.wheels",
 ]

@@ -12,6 +12,7 @@ from layerbuild.care import Reason, parse_keep, parse_size
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.storeplace import as_json, counted, own_lock, paths, rows, station, total
+from layerbuild.errors import UsageError
 from layerbuild.execute.upkeep import Collected, Wishes, collect
 
 _LISTED = 20
@@ -69,7 +70,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild gc --root other/lockfile.yaml
     """
     if arguments["even_needed"] and not arguments["max_size"]:
-        raise click.UsageError("--even-needed goes with --max-size: without it, it would be everything")
+        raise UsageError("--even-needed alone would remove everything", hint="say with --max-size how much may stay")
     since, count = parse_keep(arguments["keep_last"], time.time()) if arguments["keep_last"] else (None, None)
     here = station(obj)
     wishes = Wishes(

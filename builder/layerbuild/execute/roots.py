@@ -105,7 +105,7 @@ class Needs:
                 if pin.tree is not None:
                     found.update(f"git:{name}" for name in _repositories(pin, project))
         files.update(self._headers(files | set(lock.files), lock))
-        files.update(code for source in self._sources(files) for code in self._bytecode.get(source, ()))
+        files.update([code for source in self._sources(files) for code in self._bytecode.get(source, ())])
         found.update(f"file:{sha256}" for sha256 in files)
         found.update(f"blob:{digest.removeprefix('sha256:')}" for digest in self._layers(lock))
         return frozenset(found)

@@ -91,6 +91,7 @@ class Arrivals(Database):
             content = yield from self._taken(chunks, expected, name=name, scan=scan, path=temporary)
             if temporary is not None:
                 self._disk.keep(temporary, self._disk.file(content.sha256 or ""))
+                self._name(content, name)
             self._learn(content, scan)
             return content
         finally:
@@ -130,8 +131,7 @@ class Arrivals(Database):
                     hint="run the command again: it will be fetched from the start",
                 ) from None
             self._disk.keep(path, self._disk.file(content.sha256 or ""))
-        if (content.size or 0) >= NAMED:
-            self.remember_name(content.sha256 or "", name)
+        self._name(content, name)
         self._learn(content, scan)
         return content
 
@@ -165,6 +165,10 @@ class Arrivals(Database):
             values = (content.git_blob, content.sha256, size)
             self.query("INSERT OR REPLACE INTO git_blobs VALUES (?, ?, ?)", *values)
         return content
+
+    def _name(self, content: Content, name: str) -> None:
+        if (content.size or 0) >= NAMED:
+            self.remember_name(content.sha256 or "", name)
 
     def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
         assert content.sha256 is not None and content.size is not None
