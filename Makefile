@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PEERS  := .peers
 
-# What the tests hold layerbuild against: real registries, runtimes and readers, from Debian.
-SYSTEM := docker-registry podman runc skopeo umoci git openssl
+# What the tests hold layerbuild against: real registries, runtimes, readers and shells, from Debian.
+SYSTEM := docker-registry podman runc skopeo umoci git openssl zsh fish
 
 # What the benchmarks measure it against besides.
 RIVALS := buildah curl

@@ -15,6 +15,9 @@ import click
 from layerbuild import __version__
 from layerbuild.errors import LayerbuildError, unforeseen
 
+COMPLETE = "_LAYERBUILD_COMPLETE"
+"""Variable by which a shell asks what a command line could go on with: see `completing`."""
+
 _COMMANDS = {
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
@@ -95,6 +98,10 @@ def _log_requests() -> None:
 
 def main() -> None:
     """Entry point of the `layerbuild` command."""
+    if COMPLETE in os.environ:
+        from layerbuild.cli import completing  # noqa: PLC0415  # a shell asks, and waits for the answer
+
+        sys.exit(completing.answer(group, os.environ))
     debug = "--debug" in sys.argv
     try:
         sys.exit(group.main(standalone_mode=False) or 0)

@@ -17,9 +17,9 @@ from layerbuild.cli.storeplace import ago, as_json, by_kind, counted, own_lock, 
 from layerbuild.errors import StoreError, UsageError
 from layerbuild.execute import checkup
 from layerbuild.execute.checkup import Checkup
-from layerbuild.execute.station import store_path
 from layerbuild.execute.upkeep import Survey, survey
 from layerbuild.store.inventory import Inventory
+from layerbuild.storepath import store_path
 
 _TABLES = ("receipts", "facts", "git_blobs")
 """What is remembered for good."""

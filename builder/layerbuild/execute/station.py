@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
-import platformdirs
-
 from layerbuild import http
 from layerbuild.artifact import Artifact, open_artifact
 from layerbuild.destinations import Destination, open_destination
@@ -19,12 +17,7 @@ from layerbuild.registry.clients import Clients
 from layerbuild.sources import Context
 from layerbuild.store import Store
 from layerbuild.store.uploads import UploadSessions
-
-
-def store_path(environ: Mapping[str, str]) -> Path:
-    """Where this machine's cache is, or would be."""
-    named = environ.get("LAYERBUILD_STORE")
-    return Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild")
+from layerbuild.storepath import store_path
 
 
 class Station:
