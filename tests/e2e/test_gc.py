@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,10 +18,13 @@ import pytest
 from e2e.readers import layout_manifests
 from fixtures.gitrepo import GitRepo
 from fixtures.project import BIG, safetensors
+from fixtures.pythonbase import NETWORK
 from fixtures.registry import Front
 from fixtures.tidyproject import TidyProject
 from fixtures.web import Answer, Web
+from fixtures.wheels import Index
 from fixtures.wholeness import registry_images
+from layerbuild.store import Store
 
 _RECIPE = "name: worker\nbase: scratch\nwebui: {root: /webui}\nlayers: [webui, sd]\ntags: [v1]\npython: '%s'\n"
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -129,6 +133,43 @@ def test_what_went_is_had_anew(worker: TidyProject, web: Web) -> None:
     worker.run("push", "oci:after")
     assert layout_manifests(worker.root / "after") == layout_manifests(worker.root / "before")
     assert len(web.asked("/sd.safetensors", "GET")) > 1
+
+
+@pytest.fixture
+def python(project: TidyProject, index: Index, warm_store: Path) -> TidyProject:
+    """A project with a layer of Python packages, built."""
+    project.environ |= {name: os.environ[name] for name in NETWORK if name in os.environ}
+    project.environ.setdefault("UV_CACHE_DIR", str(warm_store.with_name("uv-cache")))
+    index.wheel("alpha", files={"alpha/__init__.py": b"x = 1\n"})
+    layer = f"{{kind: python, requirements: [alpha], indexes: ['{index.url}'], python: '{_PYTHON}'}}"
+    recipe = "name: worker\nbase: scratch\nlayers: [packages]\ncompression: gzip\n"
+    project.write({"layers/l.yaml": f"packages: {layer}\n", "recipes/r.yaml": recipe}).run("lock")
+    project.run("build")
+    return project
+
+
+@pytest.mark.xdist_group("packages")
+def test_wheels_their_listings_and_their_bytecode_stay(python: TidyProject) -> None:
+    before = held(python)
+    assert {name.partition(":")[0] for name in before} == {"files", "documents", "bytecode", "layers"}
+    assert python.run("gc", "--json").json["removed"] == []
+    python.lockfile.unlink()
+    python.run("gc", "--all")
+    assert held(python) == {}
+
+
+@pytest.mark.xdist_group("packages")
+def test_what_was_built_here_stays_unless_all_shall_go(python: TidyProject) -> None:
+    wheel = python.lock["layers"]["packages"]["pins"]["wheel alpha"]["files"][0]["sha256"]
+    with contextlib.closing(Store(python.store)) as store:
+        store.remember_built(wheel)
+    python.neighbour().write({"lockfile.yaml": python.lockfile.read_bytes()})
+    python.write({"lockfile.yaml": "version: 1\n"})
+    done = python.run("gc")
+    assert "built here" in done.out and set(held(python)) == {f"built:{wheel}"}
+    assert python.run("gc", "--max-size", "0").out.count("built here") == 1
+    python.run("gc", "--all")
+    assert held(python) == {}
 
 
 def test_projects_of_one_store_keep_their_own(project: TidyProject, web: Web) -> None:
