@@ -25,7 +25,7 @@ from pathlib import Path
 import harness
 import weights
 from fileserver import serving
-from layerbuild.cli.workspace import Workspace
+from layerbuild import load
 from layerbuild.execute.build import distinct
 from layerbuild.model import LARGE, Receipt
 from layerbuild.store import Store
@@ -117,7 +117,7 @@ def handing(root: Path, count: int) -> str:
 
 def _receipts(directory: Path) -> list[Receipt]:
     """A receipt for every large layer of a project. What it says of them is not true."""
-    workspace = Workspace({"project": str(directory), "quiet": True})
+    workspace = load(directory).workspace
     builder = workspace.builder(workspace.lock())
     found = []
     for layer in distinct(builder.compose(workspace.images)).values():

@@ -12,7 +12,7 @@ from e2e.readers import call, layout_blob, sha256, tags
 from fixtures.container import Podman, tools_image, write_layout
 from fixtures.project import BIG, Project, safetensors
 from fixtures.registry import Front, Image, MemoryBlob, digest_of
-from layerbuild.cli.workspace import Workspace
+from layerbuild import load
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_TYPE
 
 _MODEL = safetensors(BIG, {"format": "pt"}, seed=5)
@@ -194,7 +194,7 @@ def test_two_runs_record_their_indexes(pushed: Project, monkeypatch: pytest.Monk
     pushed.run("lock", "--repack", "both")
     for name, value in pushed.environ.items():
         monkeypatch.setenv(name, value)
-    workspace = Workspace({"project": str(pushed.root), "quiet": True})
+    workspace = load(pushed.root).workspace
     # Both have read the lock before either writes it.
     builders = {name: workspace.builder(workspace.lock()) for name in ("both", "second")}
     for name, builder in builders.items():

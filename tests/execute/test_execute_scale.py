@@ -17,7 +17,6 @@ import pytest
 from execute.conftest import Works
 from fixtures.project import safetensors
 from layerbuild import images, kinds, layering
-from layerbuild.cli.workspace import Workspace
 from layerbuild.execute.planning import Planner
 from layerbuild.images import ImageDeclaration, expand
 from layerbuild.kinds import hashcache, links, requests, weights
@@ -163,7 +162,7 @@ def test_images_share_what_they_have_in_common(works: Works) -> None:
 def test_a_lock_that_did_not_change_is_parsed_once(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
     known(works, 2)
     monkeypatch.setenv("LAYERBUILD_STORE", str(works.store.root))
-    workspace = Workspace({"project": str(works.root), "quiet": True})
+    workspace = load(works.root).workspace
     path = works.root / "lockfile.yaml"
     path.write_text("version: 1\n")
     first = workspace.lock()

@@ -23,13 +23,14 @@ from layerbuild.baseimage import open_base
 from layerbuild.cli import options
 from layerbuild.cli.display import make_progress, print_json, size
 from layerbuild.cli.foreseen import Foreseen
-from layerbuild.cli.workspace import Workspace
+from layerbuild.cli.workspace import open_project
 from layerbuild.compose import ComposedImage, environment, programs
 from layerbuild.errors import LayerbuildError, LockError, UsageError
 from layerbuild.execute.build import Builder
 from layerbuild.image import config_json
 from layerbuild.locked import checked
 from layerbuild.registry.clients import Clients
+from layerbuild.workspace import Workspace
 
 FOUND = 4
 """Exit code where something is worse than information."""
@@ -112,9 +113,10 @@ def _of_reference(
 
 
 def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> Iterator[Report]:
-    workspace = Workspace(obj, insecure=arguments["insecure"])
+    project = open_project(obj, insecure=arguments["insecure"])
+    workspace = project.workspace
     reference = arguments["reference"]
-    selected = options.selected(workspace, {**arguments, "patterns": [] if reference is None else [reference]})
+    selected = options.selected(project, {**arguments, "patterns": [] if reference is None else [reference]})
     lock = workspace.lock()
     builder = workspace.builder(lock)
     for image in checked(workspace.images, selected, lock):

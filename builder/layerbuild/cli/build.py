@@ -7,16 +7,14 @@ from typing import Any
 
 import click
 
+from layerbuild.api.making import BuildOutcome
 from layerbuild.cli import options
-from layerbuild.cli.adoption import adopt, print_adopted
+from layerbuild.cli.adoption import print_adopted
 from layerbuild.cli.display import print_json, print_table, size
-from layerbuild.cli.machines import team_at
-from layerbuild.cli.workspace import Workspace
-from layerbuild.errors import UsageError, raise_failed
-from layerbuild.execute.build import Builder, BuiltImage, distinct
-from layerbuild.execute.rebuild import Rebuilder, refuse
-from layerbuild.execute.releases import Release, releases
-from layerbuild.images import ImageDeclaration
+from layerbuild.cli.workspace import open_project
+from layerbuild.errors import UsageError
+from layerbuild.execute.build import BuiltImage
+from layerbuild.execute.rebuild import RemadeLayer, refuse
 
 
 @click.command("build")
@@ -49,36 +47,29 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
         raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")
     if arguments["check_only"] and arguments["executor"]:
         raise UsageError("--check believes nobody, also no other machine", hint="leave --check or --executor out")
-    workspace = Workspace(obj, insecure=arguments["insecure"])
-    selected = options.selected(workspace, arguments)
-    builder = workspace.builder(workspace.lock())
+    project = open_project(obj, insecure=arguments["insecure"])
+    selected = options.selected(project, arguments)
     if arguments["check_only"]:
-        _check(builder, selected, json_output=arguments["json_output"])
+        _print_remade(project.rebuild(selected), json_output=arguments["json_output"])
         return
-    builder.team = team_at(arguments["executor"], workspace, builder)
-    adopted = adopt(workspace, builder, selected, arguments)
-    built = builder.run(selected)
-    changed = workspace.record(
-        builder, built.images, frozen=arguments["frozen"], receipts_out=arguments["receipts_out"]
-    )
+    outcome = project.build(selected, options.making(arguments))
     if arguments["json_output"]:
-        failed = [{"name": name, "error": error.message} for name, error in built.failed.items()]
-        images = [as_json(image) for image in built.images]
-        indexes = [index_json(release) for release in releases(built.images) if release.index is not None]
-        more = {**({"indexes": indexes} if indexes else {}), **({"cache": adopted.as_json()} if adopted else {})}
-        print_json({"images": images, "failed": failed, "lock_changed": changed, **more})
-    elif built.images:
-        rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in built.images]
-        rows += [[r.name, "", "", r.digest[:19]] for r in releases(built.images) if r.index is not None]
+        print_json(outcome.as_json())
+    else:
+        _print(outcome)
+    outcome.refuse()
+
+
+def _print(outcome: BuildOutcome) -> None:
+    if outcome.images:
+        rows = [[i.composed.name, str(len(i.layers)), size(total(i)), i.digest[:19]] for i in outcome.images]
+        rows += [[r.name, "", "", r.digest[:19]] for r in outcome.releases if r.index is not None]
         print_table(["IMAGE", "LAYERS", "SIZE", "MANIFEST"], rows, right=frozenset({1, 2}))
-    if adopted and not arguments["json_output"]:
-        print_adopted(adopted)
-    raise_failed(built.failed, len(selected))
+    if outcome.adopted:
+        print_adopted(outcome.adopted)
 
 
-def _check(builder: Builder, selected: Sequence[ImageDeclaration], *, json_output: bool) -> None:
-    wanted = distinct(builder.learnt(selected))
-    layers = Rebuilder(packer=builder.packer, lock=builder.lock).run(list(wanted.values()))
+def _print_remade(layers: Sequence[RemadeLayer], *, json_output: bool) -> None:
     if json_output:
         print_json({"layers": [layer.as_json() for layer in layers]})
     else:
@@ -91,26 +82,3 @@ def total(image: BuiltImage) -> int:
     """Bytes of the image's blobs, its base's included."""
     below = sum(layer.size for layer in image.base.layers) if image.base else 0
     return below + sum(made.blob.size for _, made in image.layers)
-
-
-def as_json(image: BuiltImage) -> dict[str, Any]:
-    """For programs."""
-    layers = [
-        {
-            "layer": made.title,
-            "key": made.key,
-            "diff_id": made.diff_id,
-            "digest": made.blob.digest,
-            "size": made.blob.size,
-        }
-        for _, made in image.layers
-    ]
-    name, index = image.composed.name, image.composed.declaration.index
-    tags = {"tags": Release(images=(image,), index=None).tags} if index is None else {"platform": image.platform}
-    return {"name": name, "digest": image.digest, **tags, "layers": layers}
-
-
-def index_json(release: Release) -> dict[str, Any]:
-    """For programs."""
-    images = [image.composed.name for image in release.images]
-    return {"name": release.name, "digest": release.digest, "tags": release.tags, "images": images}

@@ -16,7 +16,7 @@ from layerbuild.cli.display import print_table, size
 from layerbuild.cli.lock import command as lock
 from layerbuild.cli.plan import command as plan
 from layerbuild.cli.push import command as push
-from layerbuild.cli.workspace import Workspace
+from layerbuild.cli.workspace import open_project
 from layerbuild.errors import UsageError
 from layerbuild.execute.build import BuiltImage
 from layerbuild.image import BuiltLayer
@@ -73,8 +73,9 @@ def _store(path: Path) -> Iterator[None]:
 
 def _shared(options: dict[str, Any]) -> None:
     """Layers against images."""
-    workspace = Workspace({**options, "quiet": True})
-    built = workspace.builder(workspace.lock()).run(workspace.images).all()
+    outcome = open_project({**options, "quiet": True}).build()
+    outcome.refuse()
+    built = outcome.images
     click.secho("\nWhat was shared", bold=True)
     layers: dict[str, BuiltLayer] = {}
     for image in built:

@@ -11,9 +11,10 @@ import click
 from layerbuild import lockhistory, locktext
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, size
-from layerbuild.cli.workspace import Workspace
+from layerbuild.cli.workspace import open_project
 from layerbuild.lockdiff import Change, LockDiff, diff
 from layerbuild.lockmodel import Lock
+from layerbuild.workspace import Workspace
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
@@ -36,7 +37,7 @@ def command(obj: dict[str, Any], old: str, new: str | None, *, json_output: bool
       layerbuild diff main               this branch against main
       layerbuild diff v1.0 v1.1
     """
-    workspace = Workspace(obj)
+    workspace = open_project(obj).workspace
     before = _lock(workspace, old)
     found = diff(before, workspace.lock() if new is None else _lock(workspace, new))
     if json_output:

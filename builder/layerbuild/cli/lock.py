@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
-from layerbuild import locktext
-from layerbuild.advice import advise
-from layerbuild.cli import merging, options
+from layerbuild.api.locking import LockCheck, LockOutcome
+from layerbuild.api.merging import TakenOver
+from layerbuild.api.options import LockOptions
+from layerbuild.cli import options
 from layerbuild.cli.display import print_json
-from layerbuild.cli.installs import installs, uncompilable
-from layerbuild.cli.workspace import Workspace
-from layerbuild.compose import ComposedImage, compose
-from layerbuild.errors import DriftError, UsageError
-from layerbuild.execute.lock import Locker
-from layerbuild.execute.pinning import Options
-from layerbuild.locked import RELOCK, drift
-from layerbuild.lockmodel import Lock, forgetting
+from layerbuild.cli.workspace import open_project
+from layerbuild.lockmodel import Lock
 
 
 @click.command("lock")
@@ -59,147 +51,48 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     Conflict markers of a merge are resolved where both sides agree. What they say differently is named.
     """
-    workspace = Workspace(obj, insecure=arguments["insecure"], offline=arguments["offline"])
+    project = open_project(obj, insecure=arguments["insecure"], offline=arguments["offline"])
     if arguments["check_only"]:
-        _check(workspace, json_output=arguments["json_output"])
-        return
-    if arguments["record"] is not None:
-        merging.take_over(workspace, Path(arguments["record"]), json_output=arguments["json_output"])
-        return
-    with workspace.writing():
-        old = merging.settled(workspace, arguments["update"], everything=arguments["update_all"])
-        labels = {
-            name for image in (old or Lock()).images.values() for line in image.layers for name in _names_of(line)
-        }
-        _known_names(workspace, arguments["update"])
-        made = {name for image in workspace.images for name in (image.name, image.title)}
-        _known_names(workspace, arguments["repack"], {*labels, *made})
-        new = _locker(workspace, old or Lock(), arguments).run()
-        if arguments["facts"]:
-            new = _with_facts(workspace, new, arguments)
-        new = _without_blobs(workspace, new, frozenset(arguments["repack"]))
-        changed = locktext.write(workspace.project.lockfile, new)
-    composed = _composed(workspace, new)
-    advice = [
-        *map(str, advise(composed, new)),
-        *installs(workspace.context, old or Lock(), new),
-        *uncompilable(composed, workspace.builder(new)),
-    ]
-    _report(workspace, old, new, advice, changed=changed, json_output=arguments["json_output"])
+        _check(project.check_lock(), json_output=arguments["json_output"])
+    elif arguments["record"] is not None:
+        _recorded(project.record(arguments["record"]), json_output=arguments["json_output"])
+    else:
+        wanted = ("update", "update_all", "keep_going", "facts", "repack")
+        chosen = {name: arguments[name] for name in wanted}
+        outcome = project.lock(LockOptions(inspect=not arguments["no_inspect"], **chosen))
+        _report(outcome, json_output=arguments["json_output"])
 
 
-def _with_facts(workspace: Workspace, lock: Lock, arguments: Mapping[str, Any]) -> Lock:
-    """The lock with the facts that its images wait for. What must be read for them is fetched.
-
-    Raises:
-        LayerbuildError: something cannot be had.
-    """
-    composed = _composed(workspace, lock)
-    builder = workspace.builder(lock)
-    builder.contents.wanted = frozenset(sha256 for image in composed for sha256 in image.pending)
-    for error in builder.learn(composed).values():
-        raise error
-    return _locker(workspace, lock, {**arguments, "update": (), "update_all": False}).run()
-
-
-def _locker(workspace: Workspace, old: Lock, arguments: dict[str, Any]) -> Locker:
-    return Locker(
-        images=workspace.images,
-        old=old,
-        store=workspace.store,
-        context=workspace.context,
-        progress=workspace.progress,
-        resolve_base=workspace.resolve_base,
-        inspect_base=workspace.inspect_base,
-        options=Options(
-            update=frozenset(arguments["update"]),
-            update_all=arguments["update_all"],
-            keep_going=arguments["keep_going"],
-            inspect=not arguments["no_inspect"],
-        ),
-    )
-
-
-def _known_names(workspace: Workspace, names: tuple[str, ...], labels: Collection[str] = ()) -> None:
-    known = {*labels}
-    known |= {name for image in workspace.images for use in image.uses for name in (use.name, use.pin_key)}
-    known |= {image.recipe.base for image in workspace.images}
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"no recipe uses a layer or base called {name!r}" + (", or makes such an image" if labels else ""),
-                hint="names of layers stand in recipes, under 'layers'",
-            )
-
-
-def _without_blobs(workspace: Workspace, lock: Lock, names: frozenset[str]) -> Lock:
-    """Forgets how layers were compressed, here and in the lock, and the manifests that said so."""
-    if not names:
-        return lock
-    touched = {
-        line.rpartition("@")[2] for image in lock.images.values() for line in image.layers if names & _names_of(line)
-    }
-    for key in touched:
-        workspace.store.forget_blobs(key)
-    receipts = {k: replace(r, blobs=()) if k[:16] in touched else r for k, r in lock.receipts.items()}
-    images = {
-        name: replace(image, manifest=None)
-        if names & {name, name.partition("@")[0]} or any(line.rpartition("@")[2] in touched for line in image.layers)
-        else image
-        for name, image in lock.images.items()
-    }
-    indexes = forgetting(lock.indexes, lock.images, images)
-    return replace(lock, receipts=receipts, images=images, indexes=indexes)
-
-
-def _composed(workspace: Workspace, lock: Lock) -> tuple[ComposedImage, ...]:
-    """The images that the lock holds."""
-    return compose([image for image in workspace.images if image.name in lock.images], lock)
-
-
-def _names_of(line: str) -> set[str]:
-    """A layer's label, and the declaration that the label begins with (`webui/BLIP`)."""
-    label = line.partition("/")[2].rpartition("@")[0]
-    return {label, label.partition("/")[0]}
-
-
-def _check(workspace: Workspace, *, json_output: bool) -> None:
-    lock = workspace.lock()
-    found = drift(workspace.images, lock)
-    for key, receipt in lock.receipts.items():
-        stored = workspace.store.receipt(key)
-        if stored is not None and stored.diff_id != receipt.diff_id:
-            found.append(f"the receipt {key[:16]} says {receipt.diff_id}, this machine made {stored.diff_id}")
+def _check(found: LockCheck, *, json_output: bool) -> None:
     if json_output:
-        print_json({"drift": found, "unlocked": dict(lock.unlocked)})
-    if found:
-        text = "\n".join(f"  {line}" for line in found)
-        raise DriftError(f"the lock has drifted:\n{text}", hint=RELOCK)
+        print_json(found.as_json())
+    found.refuse()
     if not json_output:
-        waiting = f"; {len(lock.unlocked)} unlocked" if lock.unlocked else ""
-        click.echo(f"lockfile.yaml stands for {len(workspace.images)} images{waiting}")
+        waiting = f"; {len(found.lock.unlocked)} unlocked" if found.lock.unlocked else ""
+        click.echo(f"lockfile.yaml stands for {found.images} images{waiting}")
 
 
-def _report(
-    workspace: Workspace, old: Lock | None, new: Lock, advice: list[str], *, changed: bool, json_output: bool
-) -> None:
-    before = old.layers if old else {}
-    moved = sorted(name for name, layer in new.layers.items() if name in before and before[name] != layer)
-    added = sorted(set(new.layers) - set(before))
-    removed = sorted(set(before) - set(new.layers))
+def _recorded(taken: TakenOver, *, json_output: bool) -> None:
     if json_output:
-        changes = {"added": added, "moved": moved, "removed": removed}
-        print_json({"changed": changed, "layers": changes, "unlocked": dict(new.unlocked), "advice": advice})
+        print_json(taken.as_json())
+    else:
+        click.echo(f"recorded {taken.receipts} receipts" if taken.changed else "lockfile.yaml knew all of it")
+
+
+def _report(outcome: LockOutcome, *, json_output: bool) -> None:
+    if json_output:
+        print_json(outcome.as_json())
         return
-    for word, names in (("locked", added), ("moved", moved), ("removed", removed)):
+    new = outcome.lock
+    for word, names in (("locked", outcome.added), ("moved", outcome.moved), ("removed", outcome.removed)):
         for name in names:
             click.echo(f"{word} {name}{_pins(new, name) if word != 'removed' else ''}")
     for name, reason in new.unlocked.items():
         click.secho(f"unlocked {name}: {reason}", fg="yellow")
-    for line in advice:
+    for line in outcome.advice:
         click.secho(f"note: {line}", fg="yellow")
-    kept = len(new.layers) - len(added) - len(moved)
-    written = "wrote lockfile.yaml" if changed else "lockfile.yaml is unchanged"
+    kept = len(new.layers) - len(outcome.added) - len(outcome.moved)
+    written = "wrote lockfile.yaml" if outcome.changed else "lockfile.yaml is unchanged"
     click.echo(f"{written}: {len(new.images)} images, {len(new.layers)} layers ({kept} as before)")
 
 

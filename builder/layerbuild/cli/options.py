@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from layerbuild.cli.workspace import Workspace, frozen_by_default
-from layerbuild.images import ImageDeclaration
+if TYPE_CHECKING:
+    from layerbuild.api.options import MakeOptions
+    from layerbuild.api.project import Project
+    from layerbuild.images import ImageDeclaration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +34,7 @@ def frozen(command: F) -> F:
     """`--frozen / --no-frozen`."""
     return click.option(
         "--frozen/--no-frozen",
-        default=frozen_by_default,
+        default=None,
         help="Leave lockfile.yaml alone; receipts stay in the store. Default where CI is set.",
     )(command)
 
@@ -68,14 +70,14 @@ def narrowing(command: F) -> F:
     return label(since(command))
 
 
-def selected(workspace: Workspace, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
+def selected(project: Project, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
     """The images that a command with `selection` is about.
 
     That none has changed is no error: it is said, and the command ends there; with `--json` it goes
     on with none, and prints an empty result.
     """
     since = arguments["changed_since"]
-    images = workspace.select(arguments["patterns"], labels=arguments["labels"], changed_since=since)
+    images = project.select(arguments["patterns"], labels=arguments["labels"], changed_since=since)
     if not images and not arguments["json_output"]:
         click.echo(f"no image changed since {since}")
         raise click.exceptions.Exit(0)
@@ -83,7 +85,7 @@ def selected(workspace: Workspace, arguments: Mapping[str, Any]) -> tuple[ImageD
 
 
 def cache_from(command: F) -> F:
-    """`--cache-from REF` and `--trust-receipts`: see `adoption.adopt`."""
+    """`--cache-from REF` and `--trust-receipts`: see `making`."""
     trust = click.option(
         "--trust-receipts",
         is_flag=True,
@@ -99,9 +101,22 @@ def cache_from(command: F) -> F:
 
 
 def executor(command: F) -> F:
-    """`--executor ADDRESS`: see `machines.team_at`."""
+    """`--executor ADDRESS`: see `making`."""
     return click.option(
         "--executor",
         metavar="ADDRESS",
         help="Have model layers made and sent by the workers of the Dask scheduler at tcp://HOST:8786 or tls://HOST:8786.",
     )(command)
+
+
+def making(arguments: Mapping[str, Any]) -> MakeOptions:
+    """What `cache_from`, `executor`, `frozen` and `receipts_out` say."""
+    from layerbuild.api.options import MakeOptions  # noqa: PLC0415  # building and pushing need it
+
+    return MakeOptions(
+        cache_from=arguments["cache_from"],
+        trust_receipts=arguments["trust_receipts"],
+        executor=arguments["executor"],
+        frozen=arguments["frozen"],
+        receipts_out=arguments["receipts_out"],
+    )

@@ -8,11 +8,9 @@ import click
 
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
-from layerbuild.cli.workspace import Workspace
+from layerbuild.cli.workspace import open_project
 from layerbuild.errors import raise_failed
-from layerbuild.execute.planning import Planner
 from layerbuild.execute.preflight import refusals
-from layerbuild.locked import checked
 from layerbuild.plan import Plan, PlannedLayer
 
 
@@ -36,13 +34,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild plan
       layerbuild plan sd15 --to ghcr.io/acme
     """
-    workspace = Workspace(obj, insecure=arguments["insecure"])
-    selected = options.selected(workspace, arguments)
-    lock = workspace.lock()
-    composed = checked(workspace.images, selected, lock)
-    destination = workspace.destination(arguments["destination"]) if arguments["destination"] else None
-    planner = Planner(builder=workspace.builder(lock), store=workspace.store, open_base=workspace.open_base)
-    plan = planner.run(composed, destination)
+    project = open_project(obj, insecure=arguments["insecure"])
+    plan = project.plan(options.selected(project, arguments), to=arguments["destination"])
     if arguments["json_output"]:
         print_json(plan.as_json())
     else:

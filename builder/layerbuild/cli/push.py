@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from layerbuild.cli import digestfile, options
-from layerbuild.cli.adoption import adopt, print_adopted
+from layerbuild.cli.adoption import print_adopted
 from layerbuild.cli.display import print_json, size
-from layerbuild.cli.machines import team_at
-from layerbuild.cli.workspace import Workspace
-from layerbuild.errors import raise_failed
-from layerbuild.execute.direct import Direct
-from layerbuild.execute.preflight import Foresight, Preflight
-from layerbuild.execute.push import Pusher
+from layerbuild.cli.workspace import open_project
 from layerbuild.execute.report import Report
-from layerbuild.selection import refuse_parts
 
 
 @click.command("push")
@@ -71,45 +64,23 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild push ghcr.io/acme --executor tcp://dask:8786   workers fetch, hash and send models
     """
     with digestfile.written(arguments["digest_file"]) as lines:
-        _push(Workspace(obj, insecure=arguments["insecure"]), arguments, lines)
-
-
-def _push(workspace: Workspace, arguments: Mapping[str, Any], lines: list[str]) -> None:
-    destination = workspace.destination(arguments["destination"])
-    selected = options.selected(workspace, arguments)
-    refuse_parts(selected)
-    builder = workspace.builder(workspace.lock(), keep=not arguments["no_store"])
-    direct = Direct(destination, workspace.store, workspace.progress)
-    builder.outlet_for = direct.outlet
-    preflight = Preflight(destination=destination, repositories=builder.repositories)
-    builder.refused_for = Foresight(builder=builder, preflight=preflight, note=workspace.progress.note)
-    where = arguments["destination"]
-    builder.team = team_at(arguments["executor"], workspace, builder, destination=where, direct=direct)
-    adopted = adopt(workspace, builder, selected, arguments)
-    built = builder.run(selected)
-    workspace.record(builder, built.images, frozen=arguments["frozen"], receipts_out=arguments["receipts_out"])
-    pusher = Pusher(
-        destination=destination,
-        packer=builder.packer,
-        store=workspace.store,
-        lock=builder.lock,
-        progress=workspace.progress,
-        open_base=workspace.open_base,
-        repositories=builder.repositories,
-        sent=direct.sent,
-        team=builder.team,
-        must_mount=arguments["mount"] == "required",
-    )
-    report = pusher.run(built)
-    for image in report.images:
-        lines += digestfile.lines(image)
-    if arguments["json_output"]:
-        print_json({**report.as_json(), **({"cache": adopted.as_json()} if adopted else {})})
-    else:
-        print_report(report)
-        if adopted:
-            print_adopted(adopted)
-    raise_failed(report.failed, len(selected))
+        project = open_project(obj, insecure=arguments["insecure"])
+        selected = options.selected(project, arguments)
+        outcome = project.push(
+            arguments["destination"],
+            selected,
+            options.making(arguments),
+            store=not arguments["no_store"],
+            must_mount=arguments["mount"] == "required",
+        )
+        lines.extend(line for image in outcome.report.images for line in digestfile.lines(image))
+        if arguments["json_output"]:
+            print_json(outcome.as_json())
+        else:
+            print_report(outcome.report)
+            if outcome.adopted:
+                print_adopted(outcome.adopted)
+        outcome.refuse()
 
 
 def print_report(report: Report) -> None:

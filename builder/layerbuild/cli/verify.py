@@ -9,7 +9,7 @@ import click
 from layerbuild.baseimage import BaseSource
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, print_table, size
-from layerbuild.cli.workspace import Workspace
+from layerbuild.cli.workspace import open_project
 from layerbuild.errors import WrongImage
 from layerbuild.execute.build import Builder
 from layerbuild.execute.verification import IndexVerification, Meant, Verification, identify
@@ -42,7 +42,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild verify ghcr.io/acme/a1111-sd15:1.10.1
       layerbuild verify --deep oci:images:gallery:demo
     """
-    workspace = Workspace(obj, insecure=arguments["insecure"])
+    workspace = open_project(obj, insecure=arguments["insecure"]).workspace
     lock = workspace.lock()
     source = workspace.open_image(arguments["reference"])
     meant = identify(source, workspace.images, lock, arguments["image"])

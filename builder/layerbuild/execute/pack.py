@@ -30,6 +30,9 @@ from layerbuild.tarstream import TarStream
 _MEMORY = threading.BoundedSemaphore(2)
 """Passes over large files at a time: each holds a few buffers, and there are few cores."""
 
+_COMPRESSING = threading.BoundedSemaphore(1)
+"""Compressors at a time: zstd holds 80 MiB for a large layer, and has a thread of its own besides."""
+
 _COMPILED = (
     "another patch release of that Python may have compiled it: have it made by the one that the receipt is of, and "
     "name that under 'python', like '3.10.13'"
@@ -215,7 +218,9 @@ class Packer:
         tar = self.tar(instance)
         self._prepare(instance, tar)
         blobs: tuple[Blob, ...] = ()
-        with screened(self.contents, tar.contents), _MEMORY:
+        # Whoever waits for the compressor keeps no model waiting.
+        turn = nullcontext() if layer.algorithm == "none" else _COMPRESSING
+        with screened(self.contents, tar.contents), turn, _MEMORY:
             diff_id = self._send(layer, tar) if self._goes_out(layer, tar) else None
             if diff_id is None:
                 diff_id, blobs = self._pack(layer, tar, keep)

@@ -1,16 +1,18 @@
-"""What `--executor` does, for the commands that have it."""
+"""Other machines that make and send layers."""
 
 from __future__ import annotations
 
-import click
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import UsageError
 from layerbuild.execute.build import Builder
 from layerbuild.execute.direct import Direct
 from layerbuild.execute.team import Team
+from layerbuild.workspace import Workspace
 
 
+@contextmanager
 def team_at(
     address: str | None,
     workspace: Workspace,
@@ -18,30 +20,33 @@ def team_at(
     *,
     destination: str | None = None,
     direct: Direct | None = None,
-) -> Team | None:
-    """The machines that `--executor` names, until the command ends. None where it names none.
+) -> Iterator[Team | None]:
+    """The machines at an address, for as long as the block runs. None where there is no address.
 
     Args:
-        destination: of the command, as it was written.
+        address: of a Dask scheduler, `tcp://HOST:8786` or `tls://HOST:8786`.
+        destination: where layers are sent, as it was written.
         direct: to that destination.
 
     Raises:
-        UsageError: it names nothing that could be one, or the destination is a directory of this machine.
+        UsageError: the address is none, or the destination is a directory of this machine.
         ExecutorError: nobody answers there.
     """
     if address is None:
-        return None
+        yield None
+        return
     if destination is not None and destination.startswith("oci:"):
         message = f"{destination} is a directory of this machine: others cannot put layers there"
         raise UsageError(message, hint="leave --executor out, or push to a registry")
     from layerbuild.execute.cluster import connected  # noqa: PLC0415  # Dask loads for a second
 
-    return Team(
-        click.get_current_context().with_resource(connected(address)),
-        builder.packer,
-        builder.lock,
-        workspace.progress,
-        destination=destination,
-        direct=direct,
-        insecure=workspace.insecure,
-    )
+    with connected(address) as crew:
+        yield Team(
+            crew,
+            builder.packer,
+            builder.lock,
+            workspace.progress,
+            destination=destination,
+            direct=direct,
+            insecure=workspace.insecure,
+        )

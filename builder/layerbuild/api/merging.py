@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-
-import click
+from typing import Any
 
 from layerbuild import lockparse, locktext
-from layerbuild.cli.display import print_json
-from layerbuild.cli.workspace import Workspace
 from layerbuild.errors import LockError, UsageError
 from layerbuild.kinds.requests import declaration_digest, requests
 from layerbuild.lockmerge import Clash, conflicted, merge, record, sides
 from layerbuild.lockmodel import Lock
+from layerbuild.workspace import Workspace
 
 
 def settled(workspace: Workspace, update: Collection[str], *, everything: bool) -> Lock | None:
@@ -54,7 +53,19 @@ def _chosen(clash: Clash, update: Collection[str], everything: bool) -> bool:
     return clash.name is not None and (everything or bool({clash.name, clash.name.partition("[")[0]} & {*update}))
 
 
-def take_over(workspace: Workspace, path: Path, *, json_output: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TakenOver:
+    """What came out of another lock: how many receipts, and whether a byte of this lock is another now."""
+
+    receipts: int
+    changed: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"changed": self.changed, "receipts": self.receipts}
+
+
+def take_over(workspace: Workspace, path: Path) -> TakenOver:
     """Receipts, facts and manifests out of a file that `--receipts-out` wrote.
 
     Raises:
@@ -68,8 +79,4 @@ def take_over(workspace: Workspace, path: Path, *, json_output: bool) -> None:
         old = workspace.lock()
         new = record(old, recorded)
         changed = locktext.write(workspace.project.lockfile, new)
-    count = len(new.receipts.keys() - old.receipts.keys())
-    if json_output:
-        print_json({"changed": changed, "receipts": count})
-    else:
-        click.echo(f"recorded {count} receipts" if changed else "lockfile.yaml knew all of it")
+    return TakenOver(receipts=len(new.receipts.keys() - old.receipts.keys()), changed=changed)
