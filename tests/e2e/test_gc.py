@@ -215,6 +215,24 @@ def test_nothing_goes_while_nobody_knows_what_is_needed(project: TidyProject, we
     assert held(one) == {}
 
 
+@pytest.mark.parametrize("nonsense", [b"[" * 100_000, b"\xff", b"7", b'[7, {"blob": []}]', b"{}"])
+def test_a_lock_may_name_what_makes_no_sense(worker: TidyProject, nonsense: bytes) -> None:
+    with contextlib.closing(Store(worker.store)) as store:
+        sha256 = store.add_document(nonsense)
+        digest, _ = store.add_blob([nonsense])
+
+    def mislead(lock: Any) -> None:
+        (pin,) = (pin for pin in lock["layers"]["webui"]["pins"].values() if "listing" in pin)
+        pin["listing"] = sha256
+        lock["images"]["worker"]["base"] = {"reference": "x.example.com/y:1", "digest": digest}
+
+    worker.edit_lock(mislead)
+    before = held(worker)
+    removed = {item["kind"] for item in worker.run("gc", "--json").json["removed"]}
+    after = held(worker)
+    assert removed <= {"files", "bytecode"} and {f"files:{sha256}", f"layers:{digest[7:]}"} <= set(after) <= set(before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -318,6 +336,38 @@ def test_a_download_under_way_is_left_alone(project: TidyProject, web: Web) -> N
     build.join()
     assert codes == [0]
     assert len(web.asked("/slow.safetensors", "GET")) == 2, "once to lock it, once to build"
+
+
+def test_a_project_that_is_killed_harms_no_other_one(project: TidyProject, web: Web) -> None:
+    """Two build into one store; one is killed in the middle, and the store is emptied beside the other."""
+    hold = threading.Event()
+    projects, codes = [project.neighbour(name) for name in ("killed", "living")], []
+    for number, each in enumerate(projects):
+        data = safetensors(BIG, seed=number)
+        address = web.route(f"/{number}.safetensors", Answer(body=data), Answer(body=data, hold=(4 << 20, hold)))
+        layer = f"sd: {{kind: model, type: checkpoint, source: '{address}'}}\n"
+        recipe = "name: one\nbase: scratch\nwebui: {root: /webui}\nlayers: [sd]\ntags: [v1]\n"
+        each.write({"layers/l.yaml": layer, "recipes/r.yaml": recipe}).run("lock")
+    project.neighbour("x").run("gc", "--all", "--max-size", "0", "--even-needed")
+    killed, living = projects
+    command = [sys.executable, "-m", "layerbuild", "build"]
+    build = threading.Thread(target=lambda: codes.append(living.apart().run("build").code))
+    with subprocess.Popen(command, cwd=killed.root, env=killed.environ, stdout=-3, stderr=-3) as process:
+        build.start()
+        while len([path for path in project.beginnings() if path.stat().st_size >= 2 << 20]) < 2:
+            assert build.is_alive() and process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    killed.lockfile.unlink()
+    living.run("gc", "--all", "--max-size", "0", "--even-needed")
+    hold.set()
+    build.join()
+    assert codes == [0]
+    living.run("store", "verify")
+    living.run("build", "--check")
+    # What the dead one left is nobody's.
+    living.run("gc")
+    assert project.beginnings() == []
 
 
 def test_what_broke_off_is_kept_for_who_needs_it_and_else_goes(project: TidyProject, web: Web) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,8 +150,10 @@ class Needs:
         for base in (image.base for image in lock.images.values() if image.base is not None):
             yield base.digest
             manifest = self._inventory.blob(base.digest.removeprefix("sha256:"))
-            if manifest is not None:
-                yield config_of(read_object(manifest, base.reference), base.reference).digest
+            # Of what is no manifest, nobody has fetched a config.
+            with contextlib.suppress(SourceError):
+                if manifest is not None:
+                    yield config_of(read_object(manifest, base.reference), base.reference).digest
 
 
 def _rows(store: Store, columns: str, tables: str) -> list[tuple[object, ...]]:
@@ -167,6 +170,10 @@ def _repositories(pin: Pin, project: Path) -> list[str]:
 
 def _listed(document: bytes | None) -> list[Content]:
     """Blobs of a git tree, by its listing."""
-    if document is None:
-        return []
-    return [Content(size=None, git_blob=str(item["blob"])) for item in json.loads(document)]
+    try:
+        value = json.loads(document or b"[]")
+    except (ValueError, RecursionError):
+        value = None
+    # A lock may name anything as a listing.
+    items = value if isinstance(value, list) else ()
+    return [Content(size=None, git_blob=str(item.get("blob"))) for item in items if isinstance(item, dict)]
