@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PEERS  := .peers
 
-# What the tests hold layerbuild against: real registries, runtimes and readers, a browser; from Debian.
-SYSTEM := docker-registry podman runc skopeo umoci git openssl chromium chromium-driver npm
+# What the tests hold layerbuild against: real registries, runtimes, readers and shells, a browser; from Debian.
+SYSTEM := docker-registry podman runc skopeo umoci git openssl chromium chromium-driver npm zsh fish
 
 # What the benchmarks measure it against besides.
 RIVALS := buildah curl

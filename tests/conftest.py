@@ -38,6 +38,7 @@ pytest_plugins = [
     "fixtures.cluster",
     "fixtures.container",
     "fixtures.pythonbase",
+    "fixtures.tidyproject",
     "fixtures.wheels",
     "fixtures.browser",
 ]

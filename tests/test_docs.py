@@ -81,11 +81,12 @@ def commands(text: str) -> list[list[str]]:
     lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
     lines += [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
     found = [re.match(r"(?:\$ )?(?:[A-Z_]+=\S+(?: -d\))? )?layerbuild( .*|$)", line) for line in lines]
-    return [shlex.split(match[1]) for match in found if match]
+    return [shlex.split(match[1], comments=True) for match in found if match]
 
 
 def options(command: click.Command) -> dict[str, click.Parameter]:
-    return {name: p for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help": command.params[0]}
+    every = [*command.params, click.Option(["--help"], is_flag=True)]
+    return {name: p for p in every for name in (*p.opts, *p.secondary_opts)}
 
 
 @pages
@@ -101,8 +102,8 @@ def test_commands_and_options_exist(page: Path) -> None:
                 if isinstance(parameter := known[word], click.Option) and not parameter.is_flag:
                     assert rest, f"{page.name}: {word} needs a value"
                     rest.pop(0)
-            elif inside is group:
-                found = group.get_command(click.Context(group), word)
+            elif isinstance(inside, click.Group):
+                found = inside.get_command(click.Context(inside), word)
                 assert found is not None, f"{page.name}: there is no command {word}"
                 known, inside = options(found), found
 
@@ -114,7 +115,8 @@ def test_every_command_and_option_is_documented() -> None:
         command = group.get_command(context, name)
         assert command is not None
         assert f"`layerbuild {name}" in read("README.md"), name
-        for parameter in command.params:
+        inside = command.commands.values() if isinstance(command, click.Group) else ()
+        for parameter in [p for one in (command, *inside) for p in one.params]:
             if isinstance(parameter, click.Option):
                 assert parameter.opts[-1] in everything, f"{name} {parameter.opts}"
 

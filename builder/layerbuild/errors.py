@@ -20,6 +20,7 @@
     │   ├── InterpreterMissing          no Python of the target's version is on this machine
     │   └── CompileError                the compiler crashed, or takes too much time or memory
     ├── StoreError             exit 1   this machine's cache
+    │   ├── BrokenDatabase              what it remembers cannot be read
     │   └── Damaged                     something in it was; it is removed, and can be had anew
     ├── NotReproducible        exit 1   a layer came out different from its receipt
     ├── WrongImage             exit 1   a pushed image is not what the lock makes
@@ -239,6 +240,10 @@ class StoreError(LayerbuildError):
     """This machine's cache cannot be used."""
 
     page = "troubleshooting.md#building"
+
+
+class BrokenDatabase(StoreError):
+    """What the store remembers cannot be read any more. All of it can be learnt again."""
 
 
 class Damaged(StoreError):

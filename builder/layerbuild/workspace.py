@@ -22,6 +22,7 @@ from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.registry.manifests import config_of, read_object
+from layerbuild.store import Store
 
 
 class Workspace(Station):
@@ -50,6 +51,13 @@ class Workspace(Station):
             raise UsageError(f"{directory} is not a directory", hint="name one with --project DIR, or leave it out")
         super().__init__(project.find_root(directory), progress, environ, insecure=insecure, offline=offline)
         self._parsed: dict[str, Lock] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """See `Station.store`. It learns that this project uses it: what its lock needs is no garbage."""
+        store = self.open_store()
+        store.remember_project(self.root.resolve() / project.LOCKFILE)
+        return store
 
     @cached_property
     def project(self) -> project.Project:

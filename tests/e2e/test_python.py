@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from fixtures.pythonbase import PYTHON
 from fixtures.web import Answer, Asked
 from fixtures.wheels import Index, contents, with_record, zipped
 from layerbuild.model import LARGE
+from layerbuild.store import Store
 
 _SITE = f"opt/venv/lib/python{PYTHON}/site-packages"
 
@@ -243,6 +245,8 @@ def test_source_is_built_where_it_is_named_and_once(packages: Project, index: In
     assert pin["source"] == f"built+{address}"
     assert [file["path"] for file in pin["files"]] == ["sourceonly-1.0-py3-none-any.whl", "0123abc.zip"]
     asked = len(index.web.asked("/archive/0123abc.zip"))
+    with contextlib.closing(Store(packages.store)) as store:
+        assert (pin["files"][0]["sha256"],) in store.query("SELECT sha256 FROM built")
     found = tree(packages)
     assert found[f"{_SITE}/sourceonly.py"] == b"x = 1\n"
     # It was kept when it was built.

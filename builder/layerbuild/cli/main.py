@@ -16,6 +16,9 @@ import click
 
 from layerbuild import __version__
 
+COMPLETE = "_LAYERBUILD_COMPLETE"
+"""Variable by which a shell asks what a command line could go on with: see `completing`."""
+
 _COMMANDS = {
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
@@ -29,6 +32,9 @@ _COMMANDS = {
     "referrers": ("referrers", "List what is attached to a pushed image."),
     "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
     "logout": ("logout", "Forget the login of a registry."),
+    "store": ("store", "Look at this machine's store, verify it, repair it."),
+    "gc": ("gc", "Remove from this machine's store what no project needs."),
+    "completion": ("completion", "Print what makes bash, zsh or fish complete commands and names."),
     "schema": ("schema", "Print the JSON Schema of layers or recipes, for editors."),
     "demo": ("demo", "See it work: a small project with real files, locked, built and pushed."),
 }
@@ -187,6 +193,10 @@ class _Told:
 
 def main() -> None:
     """Entry point of the `layerbuild` command."""
+    if COMPLETE in os.environ:
+        from layerbuild.cli import completing  # noqa: PLC0415  # a shell asks, and waits for the answer
+
+        sys.exit(completing.answer(group, os.environ))
     arguments = sys.argv[1:]
     try:
         signal.signal(signal.SIGTERM, _terminate)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
-import platformdirs
-
 from layerbuild import http
 from layerbuild.artifact import Artifact, open_artifact
 from layerbuild.destinations import Destination, open_destination
@@ -19,6 +17,7 @@ from layerbuild.registry.clients import Clients
 from layerbuild.sources import Context
 from layerbuild.store import Store
 from layerbuild.store.uploads import UploadSessions
+from layerbuild.storepath import store_path
 
 
 class Station:
@@ -54,8 +53,11 @@ class Station:
         Raises:
             StoreError: it cannot be used.
         """
-        named = self.environ.get("LAYERBUILD_STORE")
-        return Store(Path(named).absolute() if named else platformdirs.user_cache_path("layerbuild"))
+        return self.open_store()
+
+    def open_store(self) -> Store:
+        """This machine's cache, opened anew. Raises as `store`."""
+        return Store(store_path(self.environ))
 
     @cached_property
     def client(self) -> http.Client:
@@ -83,6 +85,8 @@ class Station:
             environ=self.environ,
             hash_file=self._hash_file,
             keep=self._keep,
+            keep_built=self._keep_built,
+            present=self.store.present,
             progress=self.progress,
             offline=self._offline,
             artifact=self.artifact,
@@ -100,6 +104,11 @@ class Station:
     def _keep(self, chunks: Iterable[bytes], name: str) -> Content:
         # The address it came from need not end as the file does that it is for.
         return self.store.add(chunks, Content(size=None), name=name, advance=lambda _: None, scan_header=True)
+
+    def _keep_built(self, chunks: Iterable[bytes], name: str) -> Content:
+        content = self._keep(chunks, name)
+        self.store.remember_built(content.sha256 or "")
+        return content
 
     def contents(self, lock: Lock, *, keep: bool = True) -> Contents:
         """Contents by digest.

@@ -61,11 +61,11 @@ class Wheelhouse:
 
     def is_known(self, sha256: str) -> bool:
         """Whether somebody has looked into a wheel on this machine."""
-        document = self._store.derived(_listing(sha256))
+        document = self._store.derived(listing_name(sha256))
         return document is not None and self._store.has(Content(size=None, sha256=document))
 
     def _looked_into(self, content: Content, filename: str, fetch: Callable[[], None]) -> Wheel:
-        name = _listing(content.sha256 or "")
+        name = listing_name(content.sha256 or "")
         known = self._store.derived(name)
         if known is not None and self._store.has(Content(size=None, sha256=known)):
             return inspection.from_document(self._store.document(known))
@@ -126,5 +126,6 @@ class Wheelhouse:
             yield from archive.read(file, members[place.path], what=what)
 
 
-def _listing(sha256: str) -> str:
+def listing_name(sha256: str) -> str:
+    """Under which the store remembers what is in a wheel; see `Database.derived`."""
     return f"wheel {inspection.REVISION} {sha256}"

@@ -77,6 +77,8 @@ class Context:
         progress: where long work says how far it is.
         offline: no source may open a connection.
         memo: what sources have asked in this context.
+        keep_built: as `keep`, of what was made here, and may not come out the same again.
+        present: whether a file below `cache` is there; if so, it stays as long as the context is used.
         artifact: opens what an image reference names, in a registry; None where none can be asked.
     """
 
@@ -88,6 +90,8 @@ class Context:
     progress: Progress
     offline: bool = False
     keep: Callable[[Iterable[bytes], str], Content] = field(default_factory=lambda: hashed)
+    keep_built: Callable[[Iterable[bytes], str], Content] = field(default_factory=lambda: hashed)
+    present: Callable[[Path], bool] = Path.exists
     artifact: Callable[[str], Artifact] | None = None
     memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
 

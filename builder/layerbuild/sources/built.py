@@ -65,7 +65,7 @@ class BuiltSource:
             source, source=f"{SCHEME}{source.source}", version=python, constraints=constraints, date=date, mirrors=()
         )
         name, data = self._wheel(pin, source.files[0])
-        content = self._context.keep(iter([data]), name)
+        content = self._context.keep_built(iter([data]), name)
         return replace(pin, files=(PinnedFile(path=name, content=content), *source.files))
 
     def open(self, pin: Pin, file: PinnedFile, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

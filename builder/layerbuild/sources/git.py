@@ -22,7 +22,7 @@ from layerbuild.errors import SourceError
 from layerbuild.model import Content, Pin, PinnedFile, canonical_json, sha256_hex
 from layerbuild.sources import gitmodules, gittree
 from layerbuild.sources.base import Context, Request, declared, is_hex, mismatch, shown
-from layerbuild.sources.gitcache import GitCache
+from layerbuild.sources.gitcache import GitCache, cache_name
 from layerbuild.sources.gitmodules import Submodule
 
 # git-check-ref-format(1), and no leading dash.
@@ -209,6 +209,12 @@ class GitSource:
         elif not _REF.fullmatch(revision) or len(revision) > 255:
             raise _malformed(uri, "what follows the @ is no commit, branch or tag")
         return Address(repository=repository, url=_url(uri, repository, self._context.project), revision=revision)
+
+
+def cache_names(pin: Pin, project: Path) -> list[str]:
+    """Directories of the store's `git/` that the pin of a tree may be read from: its address's, its mirrors'."""
+    repositories = [pin.source.rpartition("@")[0], *pin.mirrors]
+    return [cache_name(_url(repository, repository, project)) for repository in repositories]
 
 
 def _nobody(failed: Sequence[SourceError]) -> SourceError:

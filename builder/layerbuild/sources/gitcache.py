@@ -42,7 +42,7 @@ class GitCache:
         self._context = context
         self._url = url
         self._what = what
-        self._directory = context.cache / "git" / sha256_hex(url.encode())
+        self._directory = context.cache / "git" / cache_name(url)
         self._protocol = url.partition(":")[0]
         self._transport = (_UPLOAD_PACK,) if self._protocol == "file" else ()
 
@@ -168,7 +168,7 @@ class GitCache:
 
     def has(self, commit: str) -> bool:
         """Whether `commit` is here."""
-        if not (self._directory / "HEAD").exists():
+        if not self._context.present(self._directory / "HEAD"):
             return False
         return self._local().run("rev-parse", "--quiet", "--verify", _marker(commit)) == f"{commit}\n".encode()
 
@@ -208,6 +208,11 @@ class GitCache:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def cache_name(url: str) -> str:
+    """The directory below the cache's `git/` that copies the repository at `url`."""
+    return sha256_hex(url.encode())
 
 
 def _marker(commit: str) -> str:

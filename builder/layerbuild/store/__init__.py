@@ -32,6 +32,10 @@ class Store(Arrivals):
         super().__init__(root)
         self._local_files = LocalFiles(self)
 
+    def present(self, path: Path) -> bool:
+        """Whether there is such a file of the store; if so, it stays as long as the store is open."""
+        return self._disk.present(path)
+
     # --- files ---------------------------------------------------------------------------------
 
     def sha256_of(self, content: Content) -> str | None:
@@ -44,7 +48,9 @@ class Store(Arrivals):
     def has(self, content: Content) -> bool:
         """Whether the bytes are on this machine, in the store or where a local file lies unchanged."""
         sha256 = self.sha256_of(content)
-        return sha256 is not None and (self._disk.file(sha256).exists() or self._local_files.path(sha256) is not None)
+        return sha256 is not None and (
+            self.present(self._disk.file(sha256)) or self._local_files.path(sha256) is not None
+        )
 
     def size(self, content: Content) -> int | None:
         """Bytes of a content, if anybody ever told."""
@@ -67,7 +73,7 @@ class Store(Arrivals):
         sha256 = self.sha256_of(content)
         if sha256 is not None:
             stored = self._disk.file(sha256)
-            if stored.exists():
+            if self.present(stored):
                 return self._read_stored(stored, sha256, offset)
             local = self._local_files.path(sha256)
             if local is not None:
@@ -82,7 +88,7 @@ class Store(Arrivals):
         """
         sha256 = self.sha256_of(content) or ""
         stored = self._disk.file(sha256)
-        path = stored if stored.exists() else self._local_files.path(sha256)
+        path = stored if self.present(stored) else self._local_files.path(sha256)
         if path is None:
             raise StoreError(f"{content.id} is not in the store", hint="run the command again: it will be fetched")
         try:
@@ -202,7 +208,7 @@ class Store(Arrivals):
     def blob_path(self, digest: str) -> Path | None:
         """Where a compressed blob lies, None if it is not here."""
         path = self._disk.blob(digest)
-        return path if path.exists() else None
+        return path if self.present(path) else None
 
     def open_blob(self, digest: str, offset: int = 0) -> Iterator[bytes]:
         """A compressed blob's bytes from `offset` on.

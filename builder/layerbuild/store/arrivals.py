@@ -15,6 +15,10 @@ from layerbuild.model import Content, Facts, sha256_hex
 from layerbuild.store.database import Database
 from layerbuild.store.disk import Disk
 from layerbuild.store.reading import Advance, compare, drain, limited, read
+from layerbuild.store.usage import Usage
+
+NAMED = 1024 * 1024
+"""Bytes from which on it is remembered what a content was called."""
 
 
 class Arrivals(Database):
@@ -27,6 +31,16 @@ class Arrivals(Database):
     def __init__(self, root: Path) -> None:
         self._disk = Disk(root)
         super().__init__(root)
+
+    @property
+    def usage(self) -> Usage:
+        """Who uses the store: this one."""
+        return self._disk.usage
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        super().close()
+        self._disk.usage.leave()
 
     def add(
         self, chunks: Iterable[bytes], expected: Content, *, name: str, advance: Advance, scan_header: bool = False
@@ -77,6 +91,7 @@ class Arrivals(Database):
             content = yield from self._taken(chunks, expected, name=name, scan=scan, path=temporary)
             if temporary is not None:
                 self._disk.keep(temporary, self._disk.file(content.sha256 or ""))
+                self._name(content, name)
             self._learn(content, scan)
             return content
         finally:
@@ -116,6 +131,7 @@ class Arrivals(Database):
                     hint="run the command again: it will be fetched from the start",
                 ) from None
             self._disk.keep(path, self._disk.file(content.sha256 or ""))
+        self._name(content, name)
         self._learn(content, scan)
         return content
 
@@ -150,6 +166,10 @@ class Arrivals(Database):
             self.query("INSERT OR REPLACE INTO git_blobs VALUES (?, ?, ?)", *values)
         return content
 
+    def _name(self, content: Content, name: str) -> None:
+        if (content.size or 0) >= NAMED:
+            self.remember_name(content.sha256 or "", name)
+
     def _learn(self, content: Content, scan: SafetensorsScan | None) -> None:
         assert content.sha256 is not None and content.size is not None
         if scan is None:
@@ -163,7 +183,7 @@ class Arrivals(Database):
     def add_document(self, data: bytes) -> str:
         """Keep a small text; returns its sha256."""
         content = Content(size=len(data), sha256=sha256_hex(data))
-        if not self._disk.file(content.sha256 or "").exists():
+        if not self._disk.present(self._disk.file(content.sha256 or "")):
             self.add([data], content, name="document", advance=lambda _: None)
         return content.sha256 or ""
 

@@ -1,5 +1,5 @@
 """What the store remembers, in SQLite: receipts, facts, names of blobs, bytecode, pushes, marks of local files, what
-registries take.
+registries take, and which projects use it.
 
 WAL mode, one connection that threads take in turn; every statement is its own transaction, so that
 parallel writers lose nothing. Nothing in it is precious: a damaged file is removed and learnt anew.
@@ -8,14 +8,16 @@ parallel writers lose nothing. Nothing in it is precious: a damaged file is remo
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
 import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
-from layerbuild.errors import StoreError
+from layerbuild.errors import BrokenDatabase, StoreError
 from layerbuild.model import Blob, Content, Facts, Receipt
 from layerbuild.store.locks import locked
 
@@ -35,10 +37,15 @@ CREATE TABLE IF NOT EXISTS pushed (host TEXT, repository TEXT, digest TEXT, PRIM
 CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
+CREATE TABLE IF NOT EXISTS projects (lock BLOB PRIMARY KEY, used REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS names (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS built (sha256 TEXT PRIMARY KEY);
 """
 
-_VERSION = 4
+_VERSION = 5
 """Of the tables above."""
+
+_LONGEST_NAME = 200
 
 _WEEK = 7 * 24 * 3600
 """Seconds for which it is believed what a registry did: whoever runs it may have changed it since."""
@@ -87,10 +94,10 @@ class Database:
         if isinstance(error, sqlite3.OperationalError):
             return unusable(self.root, str(error))
         path = self.root / "store.db"
-        return StoreError(
+        return BrokenDatabase(
             f"{path} is damaged",
             cause=str(error),
-            hint=f"remove it, and {path.name}-wal and {path.name}-shm beside it: what it held is learnt again",
+            hint="let 'layerbuild store repair' remove it: what it held is learnt again",
         )
 
     def query(self, sql: str, *arguments: object) -> list[tuple[object, ...]]:
@@ -100,6 +107,16 @@ class Database:
                 return self._connection.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
             raise self._broken(error) from None
+
+    def check(self) -> None:
+        """Reads all of it.
+
+        Raises:
+            BrokenDatabase: it is damaged.
+        """
+        found = self.query("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            raise self._broken(sqlite3.DatabaseError(str(found[0][0])))
 
     def close(self) -> None:
         """Close the database; the store is of no use after that."""
@@ -180,6 +197,27 @@ class Database:
     def remember_push(self, host: str, repository: str, digest: str) -> None:
         """A blob is in a repository of a registry now."""
         self.query("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", host, repository, digest)
+
+    def remember_project(self, lock: Path) -> None:
+        """The project whose lock is, or will be, at this absolute path uses the store now."""
+        self.query("INSERT OR REPLACE INTO projects VALUES (?, ?)", os.fsencode(lock), time.time())
+
+    def forget_project(self, lock: Path) -> None:
+        """What that project needs is needed by nobody because of it."""
+        self.query("DELETE FROM projects WHERE lock = ?", os.fsencode(lock))
+
+    def projects(self) -> dict[Path, float]:
+        """The locks of all projects that used the store, and when each did last, in Unix seconds."""
+        rows = self.query("SELECT lock, used FROM projects ORDER BY lock")
+        return {Path(os.fsdecode(cast("bytes", lock))): float(str(used)) for lock, used in rows}
+
+    def remember_name(self, sha256: str, name: str) -> None:
+        """What a content was called when it came: for people."""
+        self.query("INSERT OR REPLACE INTO names VALUES (?, ?)", sha256, name[:_LONGEST_NAME])
+
+    def remember_built(self, sha256: str) -> None:
+        """A content was made on this machine: nobody else may have it."""
+        self.query("INSERT OR REPLACE INTO built VALUES (?)", sha256)
 
     def learnt(self, host: str) -> dict[str, int]:
         """What a registry did during the last week, by name: see `registry.manners`."""

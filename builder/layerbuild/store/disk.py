@@ -14,6 +14,7 @@ from layerbuild.digests import CHUNK
 from layerbuild.errors import StoreError
 from layerbuild.store.database import unusable
 from layerbuild.store.locks import locked
+from layerbuild.store.usage import Usage
 
 _ABANDONED = 3600
 """Seconds without a byte after which a temporary file belongs to nobody."""
@@ -37,6 +38,7 @@ class Disk:
         try:
             for name in ("files", "blobs", "tmp", "fetching", "partial"):
                 (root / name).mkdir(parents=True, exist_ok=True)
+            self.usage = Usage(root)
         except OSError as error:
             raise unusable(root, error.strerror or type(error).__name__) from None
         self._sweep()
@@ -57,6 +59,10 @@ class Disk:
         """Where the blob of that digest lies, or would."""
         value = digest.removeprefix("sha256:")
         return self.root / "blobs" / value[:2] / value
+
+    def present(self, path: Path) -> bool:
+        """Whether there is such a file; if so, no garbage collection takes it as long as this store is open."""
+        return self.usage.present(path)
 
     def locked(self, name: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Holds `name` against every other process that uses this store; see `locks.locked`."""
@@ -131,7 +137,7 @@ class Disk:
         try:
             final.parent.mkdir(exist_ok=True)
             temporary.chmod(0o644)
-            temporary.replace(final)
+            self.usage.place(temporary, final)
         except OSError as error:
             raise StoreError(
                 f"{final} cannot be written",

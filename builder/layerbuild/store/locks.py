@@ -80,6 +80,33 @@ def remove(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def try_hold(path: Path) -> Iterator[bool]:
+    """Holds the file at `path`, which is made if there is none; False where somebody else does. It stays.
+
+    Raises:
+        OSError: there can be no such file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody holds the file at `path`.
+
+    Raises:
+        OSError: there is none, or it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return not _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _try(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
