@@ -73,7 +73,7 @@ def find_root(start: Path) -> Path:
             return directory
     raise UsageError(
         f"no project here: neither {start} nor a directory above it holds recipes/",
-        hint="change into a project, name one with --project DIR, or see one with 'layerbuild demo'",
+        hint="change into a project, name one with --project DIR, or make one with 'layerbuild init'",
     )
 
 
