@@ -73,6 +73,14 @@ class Wishes:
     filename: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a model file says of itself, None where it does not tell."""
+
+    type: str | None
+    architecture: str | None
+
+
 class Identifier:
     """Asks the sources of one command."""
 
@@ -98,10 +106,11 @@ class Identifier:
             return self._civitai(pasted.source, wishes)
         return self._plain(pasted.source, wishes)
 
-    def type_of(self, source: str) -> str | None:
-        """The type of a model by its header, then by the directories it lies in; None where nobody can tell."""
+    def look(self, source: str) -> Looked:
+        """What a file is by its header, then by the directories it lies in."""
         header = self._header(Pin(source=source, files=(_file(_basename(source), None),)))
-        return (type_of_tensors(header) if header else None) or type_of_place(_path(source))
+        found = (type_of_tensors(header) if header else None) or type_of_place(_path(source))
+        return Looked(type=found, architecture=architecture(header) if header else None)
 
     def _plain(self, source: str, wishes: Wishes) -> Declaration:
         """A file of this machine, of a web server, or of an object store, of which nobody says more than its bytes."""

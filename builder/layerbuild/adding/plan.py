@@ -147,7 +147,7 @@ class Edits:
         where = _place(taken) if taken else "this command" if name in self.names else None
         if where is not None:
             raise UsageError(
-                f"there is already a layer {name}, from another source, in {where}",
+                f"there is already a layer {name!r}, from another source, in {where}",
                 hint="choose another name with --name; to replace it, edit or remove that declaration",
             )
 

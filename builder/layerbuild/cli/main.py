@@ -16,6 +16,7 @@ from layerbuild import __version__
 from layerbuild.errors import LayerbuildError, unforeseen
 
 _COMMANDS = {
+    "init": ("init", "Write a small project here: a recipe, a file for layers, schemas for editors."),
     "add": ("add", "Declare a model, a snapshot or an extension: paste its page, its link or its path."),
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
