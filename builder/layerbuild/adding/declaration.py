@@ -44,7 +44,7 @@ class Declaration:
             UsageError: a value would be rendered as a template.
         """
         for key, value in self.values.items():
-            if any(has_markup(item) for item in _texts(value)):
+            if has_markup_inside(value):
                 raise UsageError(
                     f"the {key} of {self.name} has template markup in it",
                     cause="layerbuild would render {{ }} and {% %} in a declaration",
@@ -52,6 +52,11 @@ class Declaration:
                 )
         comments = "".join(f"# {words(line)}\n" for line in self.comments)
         return comments + as_yaml({self.name: dict(self.values)})
+
+
+def has_markup_inside(value: Any) -> bool:
+    """Whether any text in `value` would be rendered as a template."""
+    return any(has_markup(text) for text in _texts(value))
 
 
 def _texts(value: Any) -> list[Any]:

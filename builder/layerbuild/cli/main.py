@@ -17,6 +17,7 @@ from layerbuild.errors import LayerbuildError, unforeseen
 
 _COMMANDS = {
     "init": ("init", "Write a small project here: a recipe, a file for layers, schemas for editors."),
+    "import": ("importing", "Write the recipe that replaces a Dockerfile, and say what became of each line."),
     "add": ("add", "Declare a model, a snapshot or an extension: paste its page, its link or its path."),
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
@@ -57,7 +58,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A project has recipes/ and usually layers/; 'layerbuild demo' makes a small one to look at. "
+    epilog="A project has recipes/ and usually layers/; 'layerbuild init' makes one, 'layerbuild demo' one to look at. "
     "Exit codes: 0 done, 1 failed, 2 wrong input, 3 the lock has drifted, 4 an audit found something, "
     "130 interrupted.",
 )
