@@ -343,7 +343,9 @@ class TestAnswers:
     @given(_answers(_VERSION))
     @settings(_fast, max_examples=150)
     def test_of_civitai(self, body: bytes) -> None:
-        self._try(civitaiapi._parse, body, "civitai://1")
+        self._try(lambda: civitaiapi._version(civitaiapi._object(body, "civitai://1"), "civitai://1"))
+        page = b'{"modelVersions": [' + body + b"]}"
+        self._try(lambda: civitaiapi._newest(civitaiapi._object(page, "a model"), "a model"))
 
     @given(_answers(_MANIFEST))
     @settings(_fast, max_examples=150)

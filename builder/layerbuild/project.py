@@ -73,7 +73,8 @@ def find_root(start: Path) -> Path:
             return directory
     raise UsageError(
         f"no project here: neither {start} nor a directory above it holds recipes/",
-        hint="change into a project, name one with --project DIR, or see one with 'layerbuild demo'",
+        hint="change into a project, name one with --project DIR, make one with 'layerbuild init', or see one with "
+        "'layerbuild demo'",
     )
 
 
@@ -82,6 +83,19 @@ def catalog_directory() -> Path:
     package = Path(__file__).resolve().parent
     shipped = package / "catalog"
     return shipped if shipped.is_dir() else package.parents[1] / "layers"
+
+
+def load_catalog() -> Mapping[str, LayerSource]:
+    """The layers that ship with layerbuild.
+
+    Raises:
+        ProjectError: they are damaged.
+    """
+    problems: list[Problem] = []
+    layers = _load_layers(catalog_directory(), "catalog", problems)
+    if problems:
+        raise ProjectError(problems)
+    return layers
 
 
 def load(root: Path) -> Project:

@@ -20,6 +20,9 @@ COMPLETE = "_LAYERBUILD_COMPLETE"
 """Variable by which a shell asks what a command line could go on with: see `completing`."""
 
 _COMMANDS = {
+    "init": ("init", "Write a small project here: a recipe, a file for layers, schemas for editors."),
+    "import": ("importing", "Write the recipe that replaces a Dockerfile, and say what became of each line."),
+    "add": ("add", "Declare a model, a snapshot or an extension: paste its page, its link or its path."),
     "lock": ("lock", "Pin every source of the project in lockfile.yaml; downloads no weights."),
     "plan": ("plan", "Say what would be fetched, packed and sent, in bytes, before anything moves."),
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
@@ -69,7 +72,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A project has recipes/ and usually layers/; 'layerbuild demo' makes a small one to look at. "
+    epilog="A project has recipes/ and usually layers/; 'layerbuild init' makes one, 'layerbuild demo' one to look at. "
     "Exit codes: 0 done, 1 failed, 2 wrong input, 3 the lock has drifted, 4 an audit found something, "
     "130 interrupted, 143 terminated.",
 )

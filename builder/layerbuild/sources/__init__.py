@@ -16,7 +16,7 @@ from layerbuild.errors import SourceError
 from layerbuild.sources.base import Context, Request, Source, shown
 from layerbuild.sources.mirrored import Mirrored, Remote
 
-__all__ = ["SCHEMES", "Context", "Request", "Source", "is_local", "source_for"]
+__all__ = ["SCHEMES", "Context", "Request", "Source", "checked", "is_local", "source_for"]
 
 SCHEMES: dict[str, str] = {
     "file": "layerbuild.sources.file:FileSource",
@@ -55,6 +55,16 @@ def source_for(uri: str, context: Context) -> Source:
     if isinstance(source, Remote):
         return Mirrored(source, context, partial(_source, context=context))
     return source
+
+
+def checked(uri: str, context: Context) -> str:
+    """`uri` as it may stand in a lock; sources of this machine are taken as they are.
+
+    Raises:
+        SourceError: it may not, because it holds a secret, or no source understands it.
+    """
+    source = _source(uri, context)
+    return source.checked(uri) if isinstance(source, Remote) else uri
 
 
 def _source(uri: str, context: Context) -> Source:

@@ -51,12 +51,22 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version of a model. `restriction` says why not everybody may download it."""
+    """A version of a model.
+
+    Attributes:
+        restriction: why not everybody may download it.
+        model: the number of the model, by which its page is found; None where it is not told.
+        type: of the model, in Civitai's words; empty where it is not told.
+        base: the model that it was made from or for, in Civitai's words.
+    """
 
     id: int
     title: str
     files: tuple[File, ...]
     restriction: str | None
+    model: int | None = None
+    type: str = ""
+    base: str = ""
 
     @property
     def uri(self) -> str:
@@ -87,6 +97,16 @@ class Api:
         """
         return self._ask(str(number), f"civitai://{number}")
 
+    def newest(self, model: int) -> int:
+        """The number of a model's newest version: the first one that its page lists. Asked for once in a command.
+
+        Raises:
+            NotFound, AccessDenied, Unreachable: Civitai says so, or nothing.
+            SourceError: its answer makes no sense, or the model has no version.
+        """
+        what = f"model {model} on Civitai"
+        return _newest(self._fetch(f"models/{model}", what), what)
+
     def by_hash(self, digest: str) -> Version:
         """The version that has a file with this hash, as `version`."""
         return self._ask(f"by-hash/{digest.upper()}", f"civitai://sha256:{digest}")
@@ -104,11 +124,15 @@ class Api:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def _ask(self, path: str, what: str) -> Version:
+        return _version(self._fetch(f"model-versions/{path}", what), what)
+
+    def _fetch(self, path: str, what: str) -> dict[str, Any]:
+        """An answer of the API."""
         require_online(self._context, what)
-        url = f"{self.endpoint}/api/v1/model-versions/{path}"
+        url = f"{self.endpoint}/api/v1/{path}"
         check = partial(self._check_answer, what)
         remote = Remote(client=self._context.client, url=url, what=what, check=check, headers=self._headers())
-        return self._context.memo.get(url, lambda: _parse(document(remote, limit=_LARGEST_ANSWER), what))
+        return self._context.memo.get(url, lambda: _object(document(remote, limit=_LARGEST_ANSWER), what))
 
     def _check_answer(self, what: str, response: requests.Response) -> None:
         error = refusal(response, what)
@@ -160,12 +184,26 @@ class Api:
         return f"set CIVITAI_TOKEN to an API key of your account ({page})"
 
 
-def _parse(body: bytes, what: str) -> Version:
+def _object(body: bytes, what: str) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         raise _nonsense(what, "it is not JSON") from None
-    if not isinstance(answer, dict) or not _is_id(answer.get("id")) or not isinstance(answer.get("files", []), list):
+    if not isinstance(answer, dict):
+        raise _nonsense(what, "it is no JSON object")
+    return answer
+
+
+def _newest(answer: dict[str, Any], what: str) -> int:
+    versions = answer.get("modelVersions")
+    first = versions[0] if isinstance(versions, list) and versions else None
+    if not isinstance(first, dict) or not _is_id(first.get("id")):
+        raise _nonsense(what, "it names no version")
+    return int(first["id"])
+
+
+def _version(answer: dict[str, Any], what: str) -> Version:
+    if not _is_id(answer.get("id")) or not isinstance(answer.get("files", []), list):
         raise _nonsense(what, "it names no version, or no list of files")
     model = answer.get("model")
     title = f"{_text(model, 'name')} {_text(answer, 'name')}".strip()
@@ -174,6 +212,9 @@ def _parse(body: bytes, what: str) -> Version:
         title=words(title, limit=120),
         files=tuple(_file(what, item) for item in answer.get("files", [])),
         restriction=_restriction(answer),
+        model=answer["modelId"] if _is_id(answer.get("modelId")) else None,
+        type=words(_text(model, "type"), limit=40),
+        base=words(_text(answer, "baseModel"), limit=40),
     )
 
 

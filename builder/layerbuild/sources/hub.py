@@ -7,7 +7,7 @@ https://huggingface.co/docs/hub/api; what is not said there is as huggingface_hu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
@@ -79,7 +79,7 @@ class Hub:
         found = hublisting.parse_revision(body, what, revision)
         if 0 < len(found.files) <= _RELIABLE:
             return found
-        return Revision(commit=found.commit, files=self._tree(repository, found.commit))
+        return replace(found, files=self._tree(repository, found.commit))
 
     def _tree(self, repository: Repository, commit: str) -> Mapping[str, Content]:
         what = f"hf://{repository.path}@{commit}"

@@ -6,6 +6,7 @@ Two shapes exist: `siblings` of `/revision/REV?blobs=true`, and the entries of `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,16 @@ from layerbuild.errors import SourceError
 from layerbuild.model import Content
 from layerbuild.sources.base import is_hex, is_size
 
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", re.ASCII)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Revision:
-    """What a revision holds: every file by its path, nothing left out."""
+    """What a revision holds: every file by its path, nothing left out. `licence` is what its card says, if it does."""
 
     commit: str
     files: Mapping[str, Content]
+    licence: str | None = None
 
 
 class Listing:
@@ -98,7 +102,19 @@ def parse_revision(body: bytes, what: str, revision: str) -> Revision:
     for item in siblings:
         found: dict[str, Any] = item if isinstance(item, dict) else {}
         listing.add(found.get("rfilename"), found.get("size"), found.get("blobId"), found.get("lfs"), "sha256")
-    return Revision(commit=commit, files=listing.complete())
+    return Revision(commit=commit, files=listing.complete(), licence=_licence(answer))
+
+
+def _licence(answer: Mapping[str, Any]) -> str | None:
+    """The licence of a repository's card: a name without spaces, as the Hub has them in its tags too."""
+    card, tags = answer.get("cardData"), answer.get("tags")
+    said = [card.get("license")] if isinstance(card, dict) else []
+    said += (
+        [tag.removeprefix("license:") for tag in tags if isinstance(tag, str) and tag.startswith("license:")]
+        if (isinstance(tags, list))
+        else []
+    )
+    return next((name for name in said if isinstance(name, str) and _LICENCE.fullmatch(name)), None)
 
 
 def add_page(listing: Listing, body: bytes) -> None:

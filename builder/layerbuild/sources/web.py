@@ -49,11 +49,11 @@ class WebSource:
         Raises:
             SourceError: it cannot be an address, or holds a secret.
         """
-        return _checked(uri)
+        return checked_address(uri)
 
     def pinned(self, request: Request, content: Content) -> Pin:
         """The pin of `request`, where somebody else knows the content."""
-        url = _checked(request.uri)
+        url = checked_address(request.uri)
         return Pin(source=url, files=(PinnedFile(path=_name(url), content=content),))
 
     def resolve(self, request: Request) -> Pin:
@@ -64,7 +64,7 @@ class WebSource:
             NotFound, AccessDenied, Unreachable: the server says so, or nothing.
             ContentMismatch: another size than the declared one.
         """
-        url = _checked(request.uri)
+        url = checked_address(request.uri)
         one_file_only(request)
         sha256, size = declared(request)
         if sha256 is None:
@@ -84,7 +84,7 @@ class WebSource:
             NotFound, AccessDenied, Unreachable: the server says so, or nothing.
             ContentMismatch: another size than the pinned one.
         """
-        url = _checked(pin.source)
+        url = checked_address(pin.source)
         require_online(self._context, f"the content of {addresses.redact(url)}")
         return read(self._remote(url, pin.headers, file.content.size), offset=offset, length=length)
 
@@ -117,7 +117,7 @@ class WebSource:
         return fetched_once(self._context, read(self._remote(url, declared, None, pinned=False)), _name(url), what)
 
 
-def _checked(uri: str) -> str:
+def checked_address(uri: str) -> str:
     """`uri` without its fragment, if it may be asked for and may stand in a lock."""
     shown = addresses.redact(uri)
     try:

@@ -106,6 +106,23 @@ MODEL_TYPES = {
 }
 
 
+_DIRECTORIES = {
+    **{model_type.directory.lower(): name for name, model_type in MODEL_TYPES.items() if model_type.directory},
+    **{"embeddings": "embedding", "lycoris": "lora", "realesrgan": "upscaler", "swinir": "upscaler", "dat": "upscaler"},
+    **{"checkpoints": "checkpoint", "loras": "lora", "controlnets": "controlnet"},
+}
+"""Names of directories, in lower case, and what lies in them: the webui's own, and some that people use."""
+
+
+def type_of_place(path: str) -> str | None:
+    """The type of a model by the directories that its path goes through, the innermost first; None where they do
+    not tell."""
+    for part in reversed(path.lower().split("/")[:-1]):
+        if part in _DIRECTORIES:
+            return _DIRECTORIES[part]
+    return None
+
+
 def checkpoint_directories(target: Target) -> tuple[str, ...]:
     """Where the webui lists checkpoints: the directory of `--ckpt-dir`, and its own."""
     return (*(d for kind, d in target.type_dirs if kind == "checkpoint"), f"{target.models_dir}/Stable-diffusion")

@@ -60,6 +60,14 @@ def fault_of_header(header: bytes, size: int) -> str | None:
     return None
 
 
+def tensors_of(header: bytes) -> dict[str, Any] | None:
+    """What a header holds, with `__metadata__`; None where it is none. Places and shapes are not looked at."""
+    try:
+        return _parsed(header)
+    except _Fault:
+        return None
+
+
 def _parsed(header: bytes) -> dict[str, Any]:
     if not header.startswith(b"{"):
         _refuse("its header does not begin with '{'")
