@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from layerbuild.cli.workspace import Workspace, frozen_by_default
-from layerbuild.images import ImageDeclaration
+if TYPE_CHECKING:
+    from layerbuild.cli.declarations import Declarations
+    from layerbuild.images import ImageDeclaration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +28,11 @@ def insecure(command: F) -> F:
 def as_json(command: F) -> F:
     """`--json`."""
     return click.option("--json", "json_output", is_flag=True, help="Print the result as JSON, for programs.")(command)
+
+
+def frozen_by_default() -> bool:
+    """In CI the lock is left alone."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def frozen(command: F) -> F:
@@ -68,7 +75,7 @@ def narrowing(command: F) -> F:
     return label(since(command))
 
 
-def selected(workspace: Workspace, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
+def selected(workspace: Declarations, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
     """The images that a command with `selection` is about.
 
     That none has changed is no error: it is said, and the command ends there; with `--json` it goes

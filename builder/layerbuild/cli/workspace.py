@@ -7,25 +7,23 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from layerbuild import images, lockhistory, lockparse, locktext, project, selection
+from layerbuild import locktext
 from layerbuild.baseimage import BaseSource, directories, open_base
+from layerbuild.cli.declarations import Declarations, root_of
 from layerbuild.cli.display import make_progress
-from layerbuild.errors import LockError, Problem, ProjectError, UsageError
+from layerbuild.errors import Problem, ProjectError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.execute.station import Station
 from layerbuild.image import BaseImage
-from layerbuild.images import ImageDeclaration
-from layerbuild.locked import drift, refuse
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.registry.manifests import config_of, read_object
 
 
-class Workspace(Station):
+class Workspace(Declarations, Station):
     """Everything a command works with: this machine, and a project. Parts are made when they are first used.
 
     Args:
@@ -35,62 +33,10 @@ class Workspace(Station):
     """
 
     def __init__(self, options: Mapping[str, Any], *, insecure: Sequence[str] = (), offline: bool = False) -> None:
-        start = Path(options.get("project") or ".").absolute()
-        if not start.is_dir():
-            raise UsageError(f"{start} is not a directory")
+        root = root_of(options)
         progress = make_progress(quiet=bool(options.get("quiet")), verbose=bool(options.get("verbose")))
-        super().__init__(project.find_root(start), progress, os.environ, insecure=insecure, offline=offline)
-        self._parsed: dict[str, Lock] = {}
-
-    @cached_property
-    def project(self) -> project.Project:
-        """The project's declarations."""
-        return project.load(self.root)
-
-    @cached_property
-    def images(self) -> tuple[ImageDeclaration, ...]:
-        """Every image of the project."""
-        return images.expand(self.project)
-
-    def select(
-        self, patterns: Sequence[str], *, labels: Sequence[str] = (), changed_since: str | None = None
-    ) -> tuple[ImageDeclaration, ...]:
-        """The images that a command means: see `selection.select`, and `selection.changed` since a git revision.
-
-        Raises:
-            UsageError: nothing matches, or there is no such revision. That nothing changed is no error.
-            DriftError: what changed is asked of a lock that does not stand for the declarations.
-        """
-        chosen = selection.select(self.images, patterns, labels)
-        if changed_since is None:
-            return chosen
-        now = self.lock()
-        drifted = drift(self.images, now)
-        if drifted:
-            refuse({"": drifted})
-        return selection.changed(chosen, now, lockhistory.lock_at(self.root, changed_since, os.environ))
-
-    def lock_or_none(self) -> Lock | None:
-        """The lock, if there is one. Read each time, because others may write it, and parsed where it is another."""
-        path = self.project.lockfile
-        text = locktext.read_text(path)
-        if text is None:
-            return None
-        digest = sha256_hex(text.encode())
-        if digest not in self._parsed:
-            self._parsed = {digest: lockparse.parse(text, path.name)}
-        return self._parsed[digest]
-
-    def lock(self) -> Lock:
-        """The lock.
-
-        Raises:
-            LockError: there is none.
-        """
-        found = self.lock_or_none()
-        if found is None:
-            raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
-        return found
+        Declarations.__init__(self, root)
+        Station.__init__(self, root, progress, os.environ, insecure=insecure, offline=offline)
 
     def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
         """What builds images from `lock`. See `Station.contents`."""
@@ -123,10 +69,24 @@ class Workspace(Station):
         config = self._document(described.digest, lambda: self.open_base(base.reference).config(manifest))
         return parse_base(base, manifest, config)
 
-    def _document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+    def base_at_hand(self, base: LockedBase) -> BaseImage | None:
+        """The base's documents if the store has them: nothing is fetched."""
+        manifest = self._stored(base.digest)
+        if manifest is None:
+            return None
+        config = self._stored(config_of(read_object(manifest, base.reference), base.reference).digest)
+        return parse_base(base, manifest, config) if config is not None else None
+
+    def _stored(self, digest: str) -> bytes | None:
+        """A document that the store has whole."""
         path = self.store.blob_path(digest)
-        if path is not None and f"sha256:{sha256_hex(data := path.read_bytes())}" == digest:
-            return data
+        data = path.read_bytes() if path is not None else None
+        return data if data is not None and f"sha256:{sha256_hex(data)}" == digest else None
+
+    def _document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+        stored = self._stored(digest)
+        if stored is not None:
+            return stored
         data = fetch()
         self.store.add_blob([data])
         return data
@@ -192,8 +152,3 @@ class Workspace(Station):
             builder.lock = replace(builder.lock, receipts=receipts, images=images, indexes=indexes)
             recorded = builder.record(built)
             return recorded != now and locktext.write(self.project.lockfile, recorded)
-
-
-def frozen_by_default() -> bool:
-    """In CI the lock is left alone."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")
