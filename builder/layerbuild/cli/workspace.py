@@ -52,7 +52,7 @@ class Workspace(Declarations, Station):
 
     def open_base(self, reference: str) -> BaseSource:
         """A base image's source."""
-        return open_base(reference, client_for=self.clients, project=self.root)
+        return open_base(reference, client_for=lambda host: self.clients(host), project=self.root)  # noqa: PLW0108  # made when asked for
 
     def open_image(self, reference: str) -> BaseSource:
         """An image that a command line names. A relative directory is relative to where the command runs."""
