@@ -37,8 +37,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild plan
-      layerbuild plan sd15 --to ghcr.io/acme
+      layerbuild plan                             everything, wherever it may go
+      layerbuild plan gallery --to oci:images     one image, and what is there already
+      layerbuild plan --json                      for programs
     """
     workspace = Workspace(obj, insecure=arguments["insecure"])
     selected = options.selected(workspace, arguments)

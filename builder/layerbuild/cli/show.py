@@ -36,7 +36,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     Examples:
       layerbuild show gallery                            as the lock has it
       layerbuild show oci:images:gallery:demo            as it was pushed
-      layerbuild show ghcr.io/acme/a1111:1.10.1 --json   of a registry, for programs
+      layerbuild show oci:images:gallery:demo --json     for programs
     """
     name, platform = arguments["image"], arguments["platform"]
     if lies_elsewhere(name):
