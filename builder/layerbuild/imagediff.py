@@ -110,7 +110,7 @@ def _by_identity(models: Iterable[ModelItem]) -> dict[str, list[ModelItem]]:
 def _lacking(old: Sequence[LayerItem], new: Sequence[LayerItem]) -> tuple[LayerItem, ...]:
     """Layers of `new` that `old` has no blob of."""
     digests = {layer.digest for layer in old if layer.digest}
-    keys = {_form(layer): layer.digest for layer in old if layer.key}
+    keys = {_form(layer): layer.digest for layer in old}
 
     def there(layer: LayerItem) -> bool:
         if layer.digest in digests:

@@ -11,7 +11,7 @@ import click
 from layerbuild import locktext
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, size
-from layerbuild.cli.imagediff import compares_images, one_image, print_images
+from layerbuild.cli.imagediff import Images, print_images
 from layerbuild.cli.reading import Reader
 from layerbuild.imagediff import image_diff
 from layerbuild.lockdiff import Change, LockDiff, diff
@@ -46,16 +46,15 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
       layerbuild diff oci:images:gallery:demo gallery    what was pushed, and what would be now
     """
     old, new = arguments["old"], arguments["new"]
-    if compares_images(obj, old, new):
-        platform, insecure = arguments["platform"], arguments["insecure"]
-        pair = [one_image(obj, name, platform=platform, insecure=insecure) for name in (old, new)]
-        images = image_diff(*pair)
+    named = Images(obj, platform=arguments["platform"], insecure=arguments["insecure"])
+    if named.are_meant(old, new):
+        images = image_diff(named.read(old), named.read(new))
         if arguments["json_output"]:
             print_json(images.as_json())
         else:
             print_images(images)
         return
-    reader = Reader(obj)
+    reader = named.reader
     before = _lock(reader, old)
     found = diff(before, reader.lock() if new is None else _lock(reader, new))
     if arguments["json_output"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +21,61 @@ _MOST = 30
 """Layers and unchanged models that are shown."""
 
 
-def compares_images(options: Mapping[str, Any], old: str, new: str | None) -> bool:
-    """Whether OLD and NEW are images; locks otherwise.
+class Images:
+    """The two images that a command line names. Where both lie elsewhere, no project is needed.
 
-    Raises:
-        UsageError: one is, and the other is not.
+    Args:
+        platform: of those that are there for several.
     """
-    kinds = [_is_image(options, name) for name in (old, new) if name is not None]
-    if not any(kinds):
-        return False
-    if not all(kinds) or new is None:
-        image = next(name for name, known in zip((old, new), kinds, strict=False) if known)
-        raise UsageError(
-            f"{image} is an image, and is compared with another image",
-            cause="a lock and an image have nothing in common that could differ",
-            hint=f"name two images, or write refs/heads/{image} for the branch of that name",
-        )
-    return True
 
+    def __init__(self, options: Mapping[str, Any], *, platform: str | None, insecure: Sequence[str]) -> None:
+        self._options = options
+        self._platform = platform
+        self._insecure = insecure
 
-def _is_image(options: Mapping[str, Any], name: str) -> bool:
-    if Path(name).is_file():
-        return False
-    if lies_elsewhere(name):
-        return True
-    lock = Reader(options).lock_or_none()
-    return lock is not None and (name in lock.images or name in lock.indexes)
+    @cached_property
+    def reader(self) -> Reader:
+        """The project."""
+        return Reader(self._options)
 
+    def are_meant(self, old: str, new: str | None) -> bool:
+        """Whether OLD and NEW are images; locks otherwise.
 
-def one_image(
-    options: Mapping[str, Any], name: str, *, platform: str | None, insecure: Sequence[str] = ()
-) -> ImageItem:
-    """The image of that name, for one platform.
+        Raises:
+            UsageError: one is, and the other is not.
+        """
+        images = [name for name in (old, new) if name is not None and self._is_image(name)]
+        if images and (len(images) == 1 or new is None):
+            raise UsageError(
+                f"{images[0]} is an image, and is compared with another image",
+                cause="a lock and an image have nothing in common that could differ",
+                hint=f"name two images, or write refs/heads/{images[0]} for the branch of that name",
+            )
+        return bool(images)
 
-    Raises:
-        UsageError: it has several, and none or none of these is asked for.
-    """
-    if lies_elsewhere(name):
-        found = list(read_elsewhere(options, name, platform=platform, insecure=insecure))
-    else:
-        reader = Reader(options)
-        found = reader.items(reader.select([name]))
-    chosen = [image for image in found if platform is None or image.platform == platform]
-    if len(chosen) != 1:
-        platforms = ", ".join(image.platform for image in found)
-        raise UsageError(f"{name} is there for {platforms}", hint="choose one of these with --platform OS/ARCH")
-    return chosen[0]
+    def _is_image(self, name: str) -> bool:
+        if Path(name).is_file():
+            return False
+        if lies_elsewhere(name):
+            return True
+        lock = self.reader.lock_or_none()
+        return lock is not None and (name in lock.images or name in lock.indexes)
+
+    def read(self, name: str) -> ImageItem:
+        """The image of that name, for one platform.
+
+        Raises:
+            UsageError: it has several, and none or none of these is asked for.
+        """
+        if lies_elsewhere(name):
+            found = list(read_elsewhere(self._options, name, platform=self._platform, insecure=self._insecure))
+        else:
+            found = self.reader.items(self.reader.select([name]))
+        chosen = [image for image in found if self._platform in (None, image.platform)]
+        if len(chosen) != 1:
+            platforms = ", ".join(image.platform for image in found)
+            raise UsageError(f"{name} is there for {platforms}", hint="choose one of these with --platform OS/ARCH")
+        return chosen[0]
 
 
 def print_images(found: ImageDiff) -> None:

@@ -75,6 +75,8 @@ def group(ctx: click.Context, /, **options: Any) -> None:
     life and uploaded only where it is missing, and a worker started from the image hashes nothing.
     """
     ctx.obj = options
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False  # no-color.org; click itself does not know it
     if options["verbose"]:
         _log_requests()
 

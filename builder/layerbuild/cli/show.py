@@ -15,8 +15,6 @@ from layerbuild.errors import UsageError
 from layerbuild.inventory import BASE, ImageItem, LayerItem
 from layerbuild.selection import lies_elsewhere
 
-_MOST_SHARERS = 3
-
 
 @click.command("show")
 @click.argument("image", metavar="IMAGE|REF")
@@ -64,7 +62,8 @@ def print_image(image: ImageItem) -> None:
     """An image for people."""
     print_field("image", f"{image.name} ({image.platform})")
     if image.repository:
-        print_field("tags", ", ".join(f"{image.repository}:{tag}" for tag in image.tags))
+        tags = image.tags or ([short(image.manifest)] if image.manifest else [])
+        print_field("tags", [f"{image.repository}:{tag}" for tag in tags])
     print_field("manifest", image.manifest or "not built yet")
     print_field("base", [part for part in image.base if part] if image.base else ["scratch"] * bool(image.file))
     print_field("recipe", [image.file] if image.file else [])
@@ -149,4 +148,4 @@ def short(digest: str) -> str:
 
 def sharers(names: Sequence[str]) -> str:
     """Images that share a layer."""
-    return listed(names, _MOST_SHARERS) or "-"
+    return listed(names, "images") or "-"

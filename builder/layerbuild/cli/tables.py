@@ -47,13 +47,20 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """`text` in at most `width` columns; its end shows where something is missing."""
+    """`text` in at most `width` columns, without its middle: what is called alike mostly differs at the end."""
     if columns(text) <= width:
         return text
-    kept = text[: max(0, width - 1)]
-    while kept and columns(kept) > width - 1:
+    tail = max(0, width - 1) // 3
+    head = max(0, width - 1) - tail
+    return f"{_beginning(text, head)}…{_beginning(text[::-1], tail)[::-1]}"
+
+
+def _beginning(text: str, width: int) -> str:
+    """As much of `text` as takes at most `width` columns."""
+    kept = text[:width]
+    while columns(kept) > width:
         kept = kept[:-1]
-    return f"{kept}…"
+    return kept
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -67,7 +74,7 @@ def fold(text: str, width: int) -> list[str]:
         if columns(lines[-1] + rest.rstrip()) > width and lines[-1]:
             lines.append("")
         while columns(rest.rstrip()) > width:
-            piece = cut(rest, width + 1)[:-1]
+            piece = _beginning(rest, width)
             lines[-1], rest = piece, rest[len(piece) :]
             lines.append("")
         lines[-1] += rest
@@ -119,7 +126,6 @@ def print_field(name: str, values: str | Sequence[str], *, indent: int = 9) -> N
         click.echo(label + line)
 
 
-def listed(names: Sequence[str], most: int) -> str:
-    """The first of `names`, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+def listed(names: Sequence[str], noun: str, most: int = 2) -> str:
+    """`names`, or how many there are."""
+    return ", ".join(names) if len(names) <= most else f"{len(names)} {noun}"

@@ -9,14 +9,14 @@ import click
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.reading import Reader
-from layerbuild.cli.tables import print_field
+from layerbuild.cli.tables import listed, print_field
 from layerbuild.inventory import stored
 from layerbuild.lockmodel import Lock
 from layerbuild.provenance import Place
 from layerbuild.why import Answer, Index
 
 _MOST = 8
-"""Lines of one field."""
+"""Names in one line, and paths below one another; of a field, twice as many lines."""
 
 
 @click.command("why")
@@ -74,7 +74,7 @@ def _print(answer: Answer, lock: Lock) -> None:
     print_field("from", _few([f"{d['name']}  {d['file']}:{d['line']}" for d in answer.declarations]))
     print_field("source", _few([line for source in answer.sources for line in _source(source, brief=answer.whole)]))
     print_field("layer", _few(_layers(answer, lock)))
-    print_field("image", _few([line for image in answer.images for line in _image(image)]))
+    print_field("image", _few(_images(answer)))
 
 
 def _source(source: dict[str, Any], *, brief: bool) -> list[str]:
@@ -98,14 +98,23 @@ def _layers(answer: Answer, lock: Lock) -> list[str]:
         found.setdefault(layer["digest"] or layer["key"], []).append(layer)
     lines = []
     for layers in found.values():
-        titles, first = " = ".join(dict.fromkeys(layer["layer"] for layer in layers)), layers[0]
+        first = layers[0]
+        titles = " = ".join(list(dict.fromkeys(layer["layer"] for layer in layers))[:_MOST])
         lines.append(f"{titles}, {size(first['size'])}" if first["digest"] else f"{titles}, not built yet")
         lines += [first["digest"]] if first["digest"] and not answer.whole else []
     return lines
 
 
-def _image(image: dict[str, Any]) -> list[str]:
-    return [f"{image['name']}  {image['recipe']}", *(f"  {path}" for path in image["paths"][:_MOST])]
+def _images(answer: Answer) -> list[str]:
+    """Images, those together that a recipe makes and that have it at the same paths."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for image in answer.images:
+        found.setdefault((image["recipe"], *image["paths"]), []).append(image["name"])
+    lines = []
+    for (recipe, *paths), names in found.items():
+        lines.append(f"{listed(names, 'images', _MOST)}  {recipe}")
+        lines += [f"  {path}" for path in paths[:_MOST]]
+    return lines
 
 
 def _few(lines: list[str]) -> list[str]:
