@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -200,11 +201,17 @@ def test_settings_of_dask_exist() -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
+def demo_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `demo` makes its project."""
+    return tmp_path_factory.mktemp("demo") / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo(demo_at: Path) -> str:
     """What `layerbuild demo` prints."""
     done = subprocess.run(
         [sys.executable, "-m", "layerbuild", "demo"],
-        cwd=tmp_path_factory.mktemp("demo"),
+        cwd=demo_at.parent,
         env={name: value for name, value in os.environ.items() if name != "CI"},
         capture_output=True,
         text=True,
@@ -230,6 +237,32 @@ def test_the_tour_shows_what_the_demo_prints(demo: str) -> None:
     for block in blocks:
         for part in re.split(r"\n(?=\$ )", block):
             assert "\n".join(plain(part)) in shown, part
+
+
+@pytest.fixture(scope="module")
+def after(demo: str, demo_at: Path) -> Callable[[str], str]:
+    """Runs commands where the demo left off."""
+    assert demo
+
+    def run(command: str) -> str:
+        words = [sys.executable, "-m", *shlex.split(command)]
+        environ = {**os.environ, "LAYERBUILD_STORE": str(demo_at / ".store")}
+        done = subprocess.run(words, cwd=demo_at, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_reading_shows_what_the_commands_print(after: Callable[[str], str]) -> None:
+    blocks = "\n".join(block for kind, block in FENCE.findall(read("docs/reading.md")) if kind == "console")
+    shown = re.split(r"(?:^|\n)\$ (.*)\n", blocks)[1:]
+    told = dict(zip(shown[::2], shown[1::2], strict=True))
+    assert {command.split()[1] for command in told} == {"plan", "ls", "show", "diff", "why"}
+    for command, output in told.items():
+        # Digests of what is compressed, and columns that are as wide as they are.
+        wanted, found = (re.sub(r"\b[0-9a-f]{10,64}\b", "HEX", "\n".join(plain(t))) for t in (output, after(command)))
+        assert found == wanted, command
 
 
 def test_the_picture_shows_what_the_demo_prints(demo: str) -> None:

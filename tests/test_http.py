@@ -13,7 +13,8 @@ from fixtures.web import Answer, Asked, Web
 from layerbuild import http
 from layerbuild.addresses import redact
 from layerbuild.errors import SourceError, Unreachable
-from layerbuild.http import BLOCK, Body, Client, Policy, chunks, is_loopback, retry_after
+from layerbuild.http import Body, Client, Policy, chunks, retry_after
+from layerbuild.wire import BLOCK, is_loopback
 
 BEARER = {"Authorization": "Bearer secret-token"}
 

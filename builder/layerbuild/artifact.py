@@ -105,7 +105,7 @@ class Artifact:
     def __init__(self, registry: RegistryClient, reference: Reference) -> None:
         self._blob = partial(Blob, registry, reference.repository)
         self._where = str(reference)
-        self._backend = RegistryBackend(registry, reference)
+        self._backend = RegistryBackend(lambda: registry, reference)
         self._lock = threading.RLock()
         self._entries: dict[str, list[Header]] = {}
         self._taken: dict[tuple[str, int], Content] = {}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from layerbuild import http
 from layerbuild.model import Content, Descriptor
 from layerbuild.registry import receiving
 from layerbuild.registry.layertar import (
@@ -26,6 +25,7 @@ from layerbuild.registry.layertar import (
     onwards,
 )
 from layerbuild.registry.tarstreams import Bounded, RangeStream
+from layerbuild.wire import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -167,7 +167,7 @@ class Tar:
 
 def _body(stream: Stream, size: int) -> Iterator[bytes]:
     while size > 0:
-        piece = stream.read(min(size, http.BLOCK))
+        piece = stream.read(min(size, BLOCK))
         if not piece:
             raise EOFError("it ends in a file")
         size -= len(piece)
@@ -180,5 +180,5 @@ def _skip(stream: Stream, size: int) -> None:
 
 
 def _drain(stream: Stream) -> None:
-    while stream.read(http.BLOCK):
+    while stream.read(BLOCK):
         pass

@@ -5,8 +5,9 @@ What documents mean is `baseimage`'s business; here they are only fetched, and h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,13 +68,18 @@ class _RegistryBlob:
 class RegistryBackend:
     """An image in a registry. See `Backend`."""
 
-    def __init__(self, client: RegistryClient, reference: Reference) -> None:
-        self._client = client
+    def __init__(self, open_client: Callable[[], RegistryClient], reference: Reference) -> None:
+        self._open_client = open_client
         self._reference = reference
         self.host: str | None = reference.host
         self.repository: str | None = reference.repository
         self.name: str | None = reference.repository
         self.tag: str | None = reference.tag
+
+    @cached_property
+    def _client(self) -> RegistryClient:
+        # What is known of the image may be on this machine: then none is asked for.
+        return self._open_client()
 
     def top(self) -> tuple[str, bytes]:
         """See `Backend.top`."""

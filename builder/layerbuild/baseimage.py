@@ -114,7 +114,7 @@ def open_base(reference: str, *, client_for: Callable[[str], RegistryClient], pr
     if reference.startswith("oci:"):
         return _Base(reference, LayoutBackend.of(reference, project))
     parsed = parse_reference(reference)
-    return _Base(reference, RegistryBackend(client_for(parsed.host), parsed))
+    return _Base(reference, RegistryBackend(lambda: client_for(parsed.host), parsed))
 
 
 class _Base:

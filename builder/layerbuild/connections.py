@@ -10,13 +10,14 @@ from requests.adapters import HTTPAdapter
 
 from layerbuild.addresses import origin
 from layerbuild.tls import Origin, Trust
-
-BLOCK = 1024 * 1024
-"""Bytes per read and per write on a connection. urllib3's 16 KiB cost half the rate on loopback."""
+from layerbuild.wire import BLOCK
 
 
 class _Adapter(HTTPAdapter):
-    """urllib3 with 1 MiB blocks, and TLS as `trust` has it: requests would read its bundle for every connection."""
+    """urllib3 with 1 MiB blocks, and TLS as `trust` has it: requests would read its bundle for every connection.
+
+    urllib3's own 16 KiB cost half the rate on loopback.
+    """
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust

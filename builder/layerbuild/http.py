@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import ipaddress
 import logging
 import os
 import random
@@ -24,17 +23,14 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 
-from layerbuild import __version__, connections, tls
+from layerbuild import __version__, tls
 from layerbuild.addresses import origin, redact
 from layerbuild.connections import Session, as_given
 from layerbuild.errors import SourceError, Unreachable
+from layerbuild.wire import BLOCK, is_count
 
 _log = logging.getLogger(__name__)
 """Every request and what came of it, at level DEBUG; addresses as they may be shown, of headers only lengths."""
-
-BLOCK = connections.BLOCK
-"""Bytes per read and per write, also for those who send and receive by other ways."""
-
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that may pass by themselves (RFC 9110, RFC 6585)."""
@@ -47,16 +43,6 @@ CARRIED = frozenset({"accept", "accept-encoding", "if-range", "range", "user-age
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _SHORT = 64 * 1024
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (without brackets) is this machine: localhost, 127.0.0.0/8 or ::1."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Body:
@@ -312,11 +298,6 @@ def retry_after(value: str | None, *, now: Callable[[], float] = time.time) -> f
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
     except (TypeError, ValueError, OverflowError, OSError):
         return 0.0
-
-
-def is_count(value: str) -> bool:
-    """Whether `value` is a number of bytes or seconds as HTTP writes it (RFC 9110, 8.6), of sane length."""
-    return value.isascii() and value.isdigit() and len(value) <= 18
 
 
 def chunks(response: requests.Response, *, limit: int | None = None) -> Generator[bytes, None, None]:

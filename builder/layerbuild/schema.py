@@ -43,7 +43,8 @@ from layerbuild.paths import parents
 class _Strict(BaseModel):
     """Unknown keys are errors; nothing is turned into a string behind the writer's back."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Most projects use few kinds of layers: what validates the others is never built.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, validate_default=True)
 
 
 _MIRRORS: Any = Field(
@@ -286,7 +287,7 @@ class FilesLayer(_Layer):
 class RequirementsFile(_Strict):
     """Requirements that stand in a file of a git tree."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     tree: str = Field(
         alias="from",

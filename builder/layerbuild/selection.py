@@ -55,6 +55,14 @@ def _called(image: ImageDeclaration, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (image.title, image.name))
 
 
+def lies_elsewhere(reference: str) -> bool:
+    """Whether `reference` names a layout or a registry's image: images of a project have no host."""
+    first, slash, _ = reference.partition("/")
+    named = "@" in first  # NAME@os/architecture
+    host = bool(slash) and not named and ("." in first or ":" in first or first == "localhost")
+    return host or reference.startswith("oci:")
+
+
 def refuse_parts(images: Sequence[ImageDeclaration]) -> None:
     """For what is about whole images only.
 

@@ -14,10 +14,10 @@ from typing import NoReturn
 
 from layerbuild.digests import CHUNK, Digester, GitBlob, feed
 from layerbuild.errors import ContentMismatch, SourceError
-from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 from layerbuild.registry.layertar import compression, damage_explained, decoded
 from layerbuild.tarstream import Segment, TarStream
+from layerbuild.wire import BLOCK
 
 Advance = Callable[[int], None]
 Use = Callable[[Iterator[bytes]], object]

@@ -7,25 +7,22 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
-from layerbuild import images, lockhistory, lockparse, locktext, project, selection
+from layerbuild import locktext
 from layerbuild.baseimage import BaseSource, directories, open_base
-from layerbuild.errors import LayerbuildError, LockError, Problem, ProjectError, UsageError
+from layerbuild.declarations import Declarations, root_of
+from layerbuild.errors import LayerbuildError, Problem, ProjectError
 from layerbuild.execute.build import Builder, BuiltImage, parse_base
 from layerbuild.execute.station import Station
 from layerbuild.image import BaseImage
-from layerbuild.images import ImageDeclaration
-from layerbuild.locked import drift, refuse
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.registry.manifests import config_of, read_object
-from layerbuild.store import Store
 
 
-class Workspace(Station):
+class Workspace(Declarations, Station):
     """Everything that works with a project: this machine, and its declarations and lock. Parts are made when they are
     first used.
 
@@ -46,68 +43,9 @@ class Workspace(Station):
         insecure: Sequence[str] = (),
         offline: bool = False,
     ) -> None:
-        directory = Path(start).absolute()
-        if not directory.is_dir():
-            raise UsageError(f"{directory} is not a directory", hint="name one with --project DIR, or leave it out")
-        super().__init__(project.find_root(directory), progress, environ, insecure=insecure, offline=offline)
-        self._parsed: dict[str, Lock] = {}
-
-    @cached_property
-    def store(self) -> Store:
-        """See `Station.store`. It learns that this project uses it: what its lock needs is no garbage."""
-        store = self.open_store()
-        store.remember_project(self.root.resolve() / project.LOCKFILE)
-        return store
-
-    @cached_property
-    def project(self) -> project.Project:
-        """The project's declarations."""
-        return project.load(self.root)
-
-    @cached_property
-    def images(self) -> tuple[ImageDeclaration, ...]:
-        """Every image of the project."""
-        return images.expand(self.project)
-
-    def select(
-        self, patterns: Sequence[str], *, labels: Sequence[str] = (), changed_since: str | None = None
-    ) -> tuple[ImageDeclaration, ...]:
-        """The images that a command means: see `selection.select`, and `selection.changed` since a git revision.
-
-        Raises:
-            UsageError: nothing matches, or there is no such revision. That nothing changed is no error.
-            DriftError: what changed is asked of a lock that does not stand for the declarations.
-        """
-        chosen = selection.select(self.images, patterns, labels)
-        if changed_since is None:
-            return chosen
-        now = self.lock()
-        drifted = drift(self.images, now)
-        if drifted:
-            refuse({"": drifted})
-        return selection.changed(chosen, now, lockhistory.lock_at(self.root, changed_since, self.environ))
-
-    def lock_or_none(self) -> Lock | None:
-        """The lock, if there is one. Read each time, because others may write it, and parsed where it is another."""
-        path = self.project.lockfile
-        text = locktext.read_text(path)
-        if text is None:
-            return None
-        digest = sha256_hex(text.encode())
-        if digest not in self._parsed:
-            self._parsed = {digest: lockparse.parse(text, path.name)}
-        return self._parsed[digest]
-
-    def lock(self) -> Lock:
-        """The lock.
-
-        Raises:
-            LockError: there is none.
-        """
-        found = self.lock_or_none()
-        if found is None:
-            raise LockError(f"there is no {project.LOCKFILE} in {self.root}", hint="run 'layerbuild lock' first")
-        return found
+        root = root_of(start)
+        Declarations.__init__(self, root, environ)
+        Station.__init__(self, root, progress, environ, insecure=insecure, offline=offline)
 
     def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
         """What builds images from `lock`. See `Station.contents`."""
@@ -123,7 +61,8 @@ class Workspace(Station):
 
     def open_base(self, reference: str) -> BaseSource:
         """A base image's source."""
-        return open_base(reference, client_for=self.clients, project=self.root)
+        # Clients are made when one is asked for: what is at hand needs none.
+        return open_base(reference, client_for=lambda host: self.clients(host), project=self.root)  # noqa: PLW0108
 
     def open_image(self, reference: str) -> BaseSource:
         """An image that a command line names. A relative directory is relative to where the command runs."""

@@ -50,7 +50,7 @@ class Works:
     def context(self) -> Context:
         """What sources are given."""
         return Context(
-            client=self.client,
+            open_client=lambda: self.client,
             project=self.root,
             cache=self.store.root,
             environ=self.environ,

@@ -51,7 +51,7 @@ def context(tmp_path: Path, http_client: Client, notes: Notes) -> Context:
     for name in ("project", "cache"):
         (tmp_path / name).mkdir()
     return Context(
-        client=http_client,
+        open_client=lambda: http_client,
         project=tmp_path / "project",
         cache=tmp_path / "cache",
         environ={"PATH": "/usr/local/bin:/usr/bin:/bin"},

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from layerbuild.errors import ContentMismatch, NotFound, SourceError
-from layerbuild.http import BLOCK
 from layerbuild.model import Content, PinnedFile
 from layerbuild.sources import Request, source_for
 from layerbuild.sources.base import Context
+from layerbuild.wire import BLOCK
 
 DATA = os.urandom(BLOCK + 1234)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from fixtures.web import Answer, Asked, Web
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
-from layerbuild.http import BLOCK
 from layerbuild.model import Content, Pin, PinnedFile
 from layerbuild.sources import Request, source_for
 from layerbuild.sources.base import Context, verified
 from layerbuild.sources.netrcfile import authorization
+from layerbuild.wire import BLOCK
 
 DATA = random.Random(1).randbytes(3 * BLOCK + 77)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from layerbuild import http
+from layerbuild.api.elsewhere import found_at
 from layerbuild.audit.findings import Report
-from layerbuild.audit.limits import Unreadable
 from layerbuild.audit.view import open_image
-from layerbuild.baseimage import open_base
 from layerbuild.execute.auditing import Auditor, audited
 from layerbuild.execute.build import Builder
 from layerbuild.images import ImageDeclaration
 from layerbuild.locked import checked
 from layerbuild.progress import Progress, Silent
-from layerbuild.registry.clients import Clients
 from layerbuild.workspace import Workspace
-
-_MOST_PLATFORMS = 32
 
 
 def audit(workspace: Workspace, selected: Sequence[ImageDeclaration]) -> Iterator[Report]:
@@ -64,10 +58,8 @@ def audit_image(
     Raises:
         LayerbuildError: it cannot be read.
     """
-    clients = Clients(http.Client(), os.environ if environ is None else environ, insecure=frozenset(insecure))
-    source = open_base(reference, client_for=clients, project=Path.cwd())
-    digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
-    if not 0 < len(digests) <= _MOST_PLATFORMS:
-        raise Unreadable(f"{reference} is an index of {len(digests)} images", hint="name one with --platform")
-    opened = (open_image(source, digest, client_for=clients, progress=progress or Silent()) for digest in digests)
+    environ = os.environ if environ is None else environ
+    found = found_at(reference, platform=platform, insecure=insecure, environ=environ)
+    progress = progress or Silent()
+    opened = (open_image(found.source, digest, client_for=found.clients, progress=progress) for digest in found.digests)
     return tuple(audited(view, blobs) for view, blobs in opened)

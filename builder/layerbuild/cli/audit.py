@@ -15,6 +15,7 @@ from layerbuild.cli import options
 from layerbuild.cli.display import print_json, progress_for, size
 from layerbuild.cli.workspace import open_project
 from layerbuild.errors import LayerbuildError, UsageError
+from layerbuild.selection import lies_elsewhere
 
 FOUND = 4
 """Exit code where something is worse than information."""
@@ -51,7 +52,7 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
     try:
         if reference is None and not narrowed:
             raise UsageError("no image is named", hint="name one, or images of the project with --label")
-        if reference is not None and _is_elsewhere(reference):
+        if reference is not None and lies_elsewhere(reference):
             if narrowed:
                 raise UsageError("--label and --changed-since choose images of the project", hint="leave them out")
             reports = audit_image(
@@ -76,14 +77,6 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
             print_report(report)
     if not all(report.clean for report in reports):
         ctx.exit(FOUND)
-
-
-def _is_elsewhere(reference: str) -> bool:
-    """Whether `reference` names a layout or a registry's image: images of a project have no host."""
-    first, slash, _ = reference.partition("/")
-    named = "@" in first  # NAME@os/architecture
-    host = bool(slash) and not named and ("." in first or ":" in first or first == "localhost")
-    return host or reference.startswith("oci:")
 
 
 def _of_project(obj: dict[str, Any], arguments: Mapping[str, Any]) -> tuple[Report, ...]:

@@ -28,6 +28,9 @@ _COMMANDS = {
     "build": ("build", "Make every layer that has no receipt yet; writes no image."),
     "push": ("push", "Send images to a registry, an OCI layout or an archive, only what is missing there."),
     "verify": ("verify", "Hold a pushed image against the lock: its documents, or every byte."),
+    "ls": ("ls", "List images, layers, models or recipes."),
+    "show": ("show", "Show an image as models and layers: of the project, or anywhere."),
+    "why": ("why", "Say where a digest, a model or a path of an image comes from."),
     "diff": ("diff", "Say in words what moved between two locks, and what that costs to push."),
     "audit": ("audit", "Say what a cold start would still download, hash or wait for in any image."),
     "report": ("report", "Draw the project as a page: layers, what is shared, pulls, models, audits."),
@@ -89,6 +92,8 @@ def group(ctx: click.Context, /, **options: Any) -> None:
     life and uploaded only where it is missing, and a worker started from the image hashes nothing.
     """
     ctx.obj = options
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False  # no-color.org; click itself does not know it
     if options["verbose"]:
         _log_requests()
 

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from layerbuild.api.options import MakeOptions
     from layerbuild.api.project import Project
+    from layerbuild.declarations import Declarations
     from layerbuild.images import ImageDeclaration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +78,7 @@ def narrowing(command: F) -> F:
     return label(since(command))
 
 
-def selected(project: Project, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
+def selected(project: Project | Declarations, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
     """The images that a command with `selection` is about.
 
     That none has changed is no error: it is said, and the command ends there; with `--json` it goes

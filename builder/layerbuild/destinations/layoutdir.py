@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import DestinationError, NotFound, SourceError
-from layerbuild.http import BLOCK
 from layerbuild.model import Descriptor, sha256_hex
 from layerbuild.registry import receiving
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, read_descriptor
+from layerbuild.wire import BLOCK
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation by which tools find an image in a layout."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from layerbuild.errors import SourceError, UsageError
 from layerbuild.execute.blobs import Bytes
-from layerbuild.http import BLOCK
 from layerbuild.model import Descriptor, Readable, sha256_hex
 from layerbuild.progress import Progress
 from layerbuild.registry.client import RegistryClient
 from layerbuild.registry.manifests import INDEXES, MANIFEST_TYPE, MANIFESTS
 from layerbuild.registry.reference import Reference
 from layerbuild.registry.referrers import put_referrer
+from layerbuild.wire import BLOCK
 
 TITLE = "org.opencontainers.image.title"
 """Annotation of a file: what it is called."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerbuild import http
 from layerbuild.artifact import Artifact, open_artifact
 from layerbuild.destinations import Destination, open_destination
 from layerbuild.execute.contents import Contents
@@ -18,6 +18,9 @@ from layerbuild.sources import Context
 from layerbuild.store import Store
 from layerbuild.store.uploads import UploadSessions
 from layerbuild.storepath import store_path
+
+if TYPE_CHECKING:
+    from layerbuild import http
 
 
 class Station:
@@ -62,6 +65,8 @@ class Station:
     @cached_property
     def client(self) -> http.Client:
         """The HTTP client."""
+        from layerbuild import http  # noqa: PLC0415  # what is at hand needs none
+
         return http.Client()
 
     @cached_property
@@ -79,7 +84,7 @@ class Station:
     def context(self) -> Context:
         """What sources are given."""
         return Context(
-            client=self.client,
+            open_client=lambda: self.client,
             project=self.root,
             cache=self.store.root,
             environ=self.environ,
@@ -89,7 +94,7 @@ class Station:
             present=self.store.present,
             progress=self.progress,
             offline=self._offline,
-            artifact=self.artifact,
+            artifact=lambda reference: self.artifact(reference),  # noqa: PLW0108  # made when asked for
         )
 
     @cached_property

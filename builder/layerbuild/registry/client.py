@@ -16,6 +16,7 @@ from layerbuild.registry import answers, receiving
 from layerbuild.registry.manifests import INDEX_TYPE, MANIFEST_LIMIT
 from layerbuild.registry.reference import is_digest
 from layerbuild.registry.streaming import StreamUploads
+from layerbuild.wire import BLOCK
 
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 """What registries answer that do not know of referrers; the specification's own is 404."""
@@ -50,7 +51,7 @@ class RegistryClient(StreamUploads):
                     yield piece
                 return
             except Unreachable:  # noqa: PERF203  # once per answer, not per byte
-                fruitless = 0 if position - resumed_at >= http.BLOCK else fruitless + 1
+                fruitless = 0 if position - resumed_at >= BLOCK else fruitless + 1
                 if fruitless > self._client.policy.retries:
                     raise
                 resumed_at = position

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from layerbuild import http
 from layerbuild.registry.reference import normal_host
 
 if TYPE_CHECKING:
+    from layerbuild import http
     from layerbuild.registry.client import RegistryClient
     from layerbuild.registry.manners import Memory
     from layerbuild.registry.sessions import Sessions

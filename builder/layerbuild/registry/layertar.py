@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import IO, Literal, Protocol, cast
 
 from layerbuild.errors import SourceError
-from layerbuild.http import BLOCK
 from layerbuild.model import Readable
 from layerbuild.registry.tarstreams import Bounded
+from layerbuild.wire import BLOCK
 
 _RECORD = 512
 _LARGEST_EXTENSION = 1024 * 1024

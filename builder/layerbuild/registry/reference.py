@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from layerbuild import http
+from layerbuild import wire
 from layerbuild.errors import UsageError
 
 DOCKER_HUB = "docker.io"
@@ -79,7 +79,7 @@ def api_host(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether `host` (with or without a port) is this machine: localhost, 127.0.0.0/8 or [::1]."""
-    return http.is_loopback(urlsplit(f"//{host}").hostname or "")
+    return wire.is_loopback(urlsplit(f"//{host}").hostname or "")
 
 
 def check_repository(repository: str, *, where: str) -> str:

@@ -12,9 +12,9 @@ from urllib.parse import urldefrag, urljoin
 from layerbuild import addresses
 from layerbuild.digests import CHUNK, Digester, feed
 from layerbuild.errors import ContentMismatch, DestinationError, LayerbuildError, SourceError
-from layerbuild.http import BLOCK, is_count
 from layerbuild.model import Readable
 from layerbuild.registry.window import Window
+from layerbuild.wire import BLOCK, is_count
 
 _MARK = 64 * 1024 * 1024
 

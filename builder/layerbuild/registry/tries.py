@@ -13,6 +13,7 @@ from layerbuild.registry.chunks import ChunkSteps
 from layerbuild.registry.sending import Outgoing, SendFailed, Upload, UploadSession, session_at
 from layerbuild.registry.sessions import Forgetful, HeldSession
 from layerbuild.registry.steps import Broken
+from layerbuild.wire import is_count
 
 NOWHERE = Forgetful()
 
@@ -132,7 +133,7 @@ class Tries(ChunkSteps):
         size = response.headers.get("Content-Length", "")
         answers.finish(response)
         # Not every proxy lets the length of an answer without a body through.
-        return int(size) if http.is_count(size) else self._size_by_range(repository, digest)
+        return int(size) if is_count(size) else self._size_by_range(repository, digest)
 
     def _size_by_range(self, repository: str, digest: str) -> int | None:
         """As `head_blob`, by asking for the first byte (RFC 9110, 14.4)."""
@@ -144,7 +145,7 @@ class Tries(ChunkSteps):
         name = "Content-Length" if response.status_code == 200 else "Content-Range"
         size = response.headers.get(name, "").rpartition("/")[2]
         response.close()
-        if not http.is_count(size):
+        if not is_count(size):
             raise DestinationError(
                 f"the registry {self.host} does not tell the size of {digest} in {repository}",
                 hint="run the command again; if it stays so, a proxy before the registry is at fault",

@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from layerbuild import addresses, http
+from layerbuild import addresses
 from layerbuild.errors import ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.model import Content, Member, Pin, PinnedFile, PinRequest
 from layerbuild.progress import Progress, Tally
 from layerbuild.sources.memo import Memo
+
+if TYPE_CHECKING:
+    from layerbuild import http
 
 MAX_SIZE = 2**53
 """Bytes beyond which a size is nonsense; also what JSON readers elsewhere can hold exactly."""
@@ -68,7 +71,7 @@ class Context:
     """What every source is given. Built once per command.
 
     Attributes:
-        client: the HTTP client.
+        open_client: gives the HTTP client, the same each time. Most runs need none.
         project: directory that `file:` and `git+file:` addresses are relative to.
         cache: directory of the store where git may keep its bare repositories.
         environ: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, proxies and so on are read from here only.
@@ -82,7 +85,7 @@ class Context:
         artifact: opens what an image reference names, in a registry; None where none can be asked.
     """
 
-    client: http.Client
+    open_client: Callable[[], http.Client] = field(repr=False)
     project: Path
     cache: Path
     environ: Mapping[str, str] = field(repr=False)
@@ -94,6 +97,11 @@ class Context:
     present: Callable[[Path], bool] = Path.exists
     artifact: Callable[[str], Artifact] | None = None
     memo: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
+
+    @property
+    def client(self) -> http.Client:
+        """The HTTP client."""
+        return self.open_client()
 
 
 def hashed(chunks: Iterable[bytes], name: str) -> Content:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from layerbuild import addresses, http
+from layerbuild import addresses
 from layerbuild.errors import SourceError
+from layerbuild.wire import is_loopback
 
 
 def endpoint(environ: Mapping[str, str], variable: str, default: str, *, what: str) -> str:
@@ -38,7 +39,7 @@ def endpoint(environ: Mapping[str, str], variable: str, default: str, *, what: s
 def confidential(address: str) -> bool:
     """Whether a secret may be sent there: over TLS, or within this machine."""
     parts = urlsplit(address)
-    return parts.scheme == "https" or http.is_loopback(parts.hostname or "")
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def plausible_token(token: str, where: str, *, like: str) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layerbuild.errors import AccessDenied, NotFound, SourceError
-from layerbuild.http import BLOCK
 from layerbuild.model import Pin, PinnedFile
 from layerbuild.paths import safe_relative
 from layerbuild.sources.base import Context, Request, agree, declared, mismatch, one_file_only, select, shown
+from layerbuild.wire import BLOCK
 
 
 class FileSource:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from layerbuild import http
 from layerbuild.errors import SourceError
 from layerbuild.model import Content, Pin, PinnedFile, canonical_json, sha256_hex
 from layerbuild.sources import gitmodules, gittree
 from layerbuild.sources.base import Context, Request, declared, is_hex, mismatch, shown
 from layerbuild.sources.gitcache import GitCache, cache_name
 from layerbuild.sources.gitmodules import Submodule
+from layerbuild.wire import is_loopback
 
 # git-check-ref-format(1), and no leading dash.
 _REF = re.compile(r"(?!-|/|.*(?:\.\.|@\{|//|/\.))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
@@ -251,7 +251,7 @@ def _url(uri: str, repository: str, project: Path) -> str:
             cause="declarations and locks are shared, passwords are not",
             hint="use the address of a public repository, or git+file: for a clone that you have",
         )
-    if scheme == "http" and not http.is_loopback(host):
+    if scheme == "http" and not is_loopback(host):
         raise SourceError(
             f"{shown(uri)} is not encrypted",
             cause="git+http is for this machine only: a branch's answer could be anybody's",

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from typing import IO
 
 from layerbuild.errors import NotFound, SourceError, StoreError
-from layerbuild.http import BLOCK
 from layerbuild.model import Content, sha256_hex
 from layerbuild.sources import gitmodules
 from layerbuild.sources.base import Context, is_hex, mismatch, require_online, verified
 from layerbuild.sources.gitcommand import Failure, Git
+from layerbuild.wire import BLOCK
 
 # A file transport runs this by a shell, without our environment's configuration: whose the
 # repository is does not matter to someone who only reads it.

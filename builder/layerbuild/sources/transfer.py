@@ -18,6 +18,7 @@ from layerbuild import http
 from layerbuild.errors import AccessDenied, ContentMismatch, NotFound, SourceError, Unreachable
 from layerbuild.sources import ranges
 from layerbuild.sources.base import MAX_SIZE, mismatch
+from layerbuild.wire import BLOCK, is_count
 
 Check = Callable[[requests.Response], None]
 """Raises a `SourceError` for an answer that is not the file; lets 200, 206 and 416 pass."""
@@ -93,7 +94,7 @@ def _repeated(download: _Download) -> Generator[bytes, None, None]:
         try:
             yield from download.once()
         except _BrokeOff:  # noqa: PERF203  # once per answer, not per byte
-            fruitless = 0 if download.position - resumed_at >= http.BLOCK else fruitless + 1
+            fruitless = 0 if download.position - resumed_at >= BLOCK else fruitless + 1
             resumed_at = download.position
             if fruitless > client.policy.retries:
                 raise
@@ -297,7 +298,7 @@ def _refuse_encoding(remote: Remote, response: requests.Response) -> None:
 def _content_length(response: requests.Response) -> int | None:
     value = response.headers.get("Content-Length", "")
     encoded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
-    if encoded or not http.is_count(value) or int(value) > MAX_SIZE:
+    if encoded or not is_count(value) or int(value) > MAX_SIZE:
         return None
     return int(value)
 
