@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from layerbuild import locktext
@@ -19,7 +20,9 @@ from layerbuild.image import BaseImage
 from layerbuild.lockmodel import Lock, LockedBase
 from layerbuild.model import Directory, sha256_hex
 from layerbuild.progress import Progress
+from layerbuild.project import LOCKFILE
 from layerbuild.registry.manifests import config_of, read_object
+from layerbuild.store import Store
 
 
 class Workspace(Declarations, Station):
@@ -46,6 +49,13 @@ class Workspace(Declarations, Station):
         root = root_of(start)
         Declarations.__init__(self, root, environ)
         Station.__init__(self, root, progress, environ, insecure=insecure, offline=offline)
+
+    @cached_property
+    def store(self) -> Store:
+        """See `Station.store`. It learns that this project uses it: what its lock needs is no garbage."""
+        store = self.open_store()
+        store.remember_project(self.root.resolve() / LOCKFILE)
+        return store
 
     def builder(self, lock: Lock, *, keep: bool = True) -> Builder:
         """What builds images from `lock`. See `Station.contents`."""

@@ -302,9 +302,11 @@ class TestBase:
         yield project
 
     def test_layers_of_a_base_that_was_never_seen(self, based: Project, run: Run) -> None:
+        layout, away = based.root / "out", based.root / "away"
+        layout.rename(away)
         out = run(based, "show", "above").out
         assert "the base's layers are not counted" in " ".join(out.split())
-        assert run(based, "plan").code == 0
+        away.rename(layout)
         (image,) = run(based, "show", "above", "--json").json["images"]
         assert [layer["kind"] for layer in image["layers"]] == ["base", "files"] and image["pull"]["base_counted"]
         assert "1 layers of the base" in run(based, "show", "above").out

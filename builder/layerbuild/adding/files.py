@@ -27,7 +27,9 @@ def read(path: Path, shown: str) -> str:
     except UnicodeDecodeError:
         raise UsageError(f"{shown} is not UTF-8 text", hint="save it as UTF-8") from None
     except OSError as error:
-        raise UsageError(f"{shown} cannot be read", cause=error.strerror) from None
+        raise UsageError(
+            f"{shown} cannot be read", cause=error.strerror, hint="check its name, and who may read it"
+        ) from None
 
 
 def write(path: Path, text: str, *, new: bool) -> None:

@@ -133,6 +133,18 @@ def _references(ctx: click.Context, incomplete: str) -> Iterator[str]:
     yield from (f"{host}/{repository}" for host, repository in _pushed())
 
 
+def _recipes(ctx: click.Context, incomplete: str) -> Iterator[str]:
+    del incomplete
+    root = _root(ctx)
+    yield from sorted(path.stem for path in (root / "recipes").glob("*.yaml")) if root is not None else ()
+
+
+def _compared(ctx: click.Context, incomplete: str) -> Iterator[str]:
+    """Images, and revisions of the lock."""
+    yield from _audited(ctx, incomplete)
+    yield from _revisions(ctx, incomplete)
+
+
 def _audited(ctx: click.Context, incomplete: str) -> Iterator[str]:
     yield from _images(ctx, incomplete)
     yield from _references(ctx, incomplete)
@@ -195,13 +207,17 @@ _COMPLETERS: dict[str, Completer] = {
     "LAYER|IMAGE": _offer(_updatable),
     "KEY": _offer(_labels),
     "REV": _offer(_revisions),
-    "OLD": _offer(_revisions),
-    "NEW": _offer(_revisions),
+    "OLD": _offer(_compared),
+    "NEW": _offer(_compared),
     "DEST": _offer(_destinations),
     "REF": _offer(_references),
     "IMAGE|REF": _offer(_audited),
     "HOST": _offer(_hosts),
     "OS/ARCH": _offer(lambda ctx, incomplete: ("linux/amd64", "linux/arm64")),
+    "RECIPE": _offer(_recipes),
+    "SOURCE": _of_the_shell("file"),
+    "DOCKERFILE": _of_the_shell("file"),
+    "DIGEST|NAME|PATH": _offer(_layers),
     "FILE": _of_the_shell("file"),
     "LOCKFILE": _of_the_shell("file"),
     "DIR": _of_the_shell("dir"),
@@ -213,5 +229,7 @@ _NAMED = {
     "lock repack": "LAYER|IMAGE",
     "verify image": "IMAGE",
     "audit reference": "IMAGE|REF",
+    "import output": "FILE",
+    "init base": "REF",
 }
 """Better words than the metavars of some parameters."""
