@@ -45,9 +45,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     \b
     Examples:
       layerbuild add https://civitai.com/models/4384           the newest version of a model
-      layerbuild add civitai://128713 --to sd15                one version, and into a recipe
+      layerbuild add civitai://128713 --to gallery             one version, and into a recipe
       layerbuild add acme/night --type vae                     the model of a repository of the Hub
-      layerbuild add models/ink.safetensors --name ink         a file here, which is not copied
+      layerbuild add models/ink.safetensors --type lora        a file here, which is not copied
       layerbuild add https://github.com/acme/my-extension      an extension, at its newest commit
     """
     sources: Sequence[str] = arguments["sources"]

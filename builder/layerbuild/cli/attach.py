@@ -38,8 +38,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild attach ghcr.io/acme/a1111-sd15:1.10.1 sbom.json --type application/spdx+json
-      layerbuild attach ghcr.io/acme/a1111-sd15:1.10.1 NOTICE --type text/plain
+      layerbuild attach ghcr.io/acme/gallery:demo sbom.json --type application/spdx+json
+      layerbuild attach ghcr.io/acme/gallery:demo NOTICE --type text/plain
     """
     from layerbuild.execute.attach import attach  # noqa: PLC0415  # loads oras
 

@@ -43,10 +43,10 @@ def command(ctx: click.Context, /, **arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild audit registry.example.com/me/a1111:1.10.1
+      layerbuild audit ghcr.io/acme/gallery:demo      any image, ours or not
       layerbuild audit oci:images:gallery:demo --json
-      layerbuild audit a1111-sd15-1.10.1
-      layerbuild audit --changed-since origin/main
+      layerbuild audit gallery                        of the project, as its lock would make it
+      layerbuild audit --changed-since origin/main    for CI
     """
     reference, narrowed = arguments["reference"], bool(arguments["labels"] or arguments["changed_since"])
     try:

@@ -39,10 +39,10 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild build
-      layerbuild build --cache-from ghcr.io/acme/a1111-sd15:latest
-      layerbuild build --executor tcp://dask:8786
-      layerbuild build --check 'a1111-*'
+      layerbuild build                                          what has no receipt yet
+      layerbuild build --check 'gal*'                           make it again, and compare
+      layerbuild build --cache-from ghcr.io/acme/gallery:demo   take over what that image has
+      layerbuild build --executor tcp://dask:8786               workers of a Dask cluster make models
     """
     if arguments["check_only"] and (arguments["cache_from"] or arguments["trust_receipts"]):
         raise UsageError("--check believes nobody, and takes nothing over", hint="leave --check or --cache-from out")

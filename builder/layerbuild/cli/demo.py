@@ -30,6 +30,11 @@ def command(ctx: click.Context, directory: Path) -> None:
 
     Real files of 20 to 40 MB, a Hugging Face snapshot, a git repository; no network, no server. DIR holds
     its own store, and can be deleted as a whole.
+
+    \b
+    Examples:
+      layerbuild demo                in demo/
+      layerbuild demo /tmp/demo      elsewhere
     """
     root = directory.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):

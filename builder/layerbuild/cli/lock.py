@@ -45,7 +45,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     \b
     Examples:
       layerbuild lock                    pin what is new
-      layerbuild lock --update clip-l14  move one pin to what its source says today
+      layerbuild lock --update clip      move one pin to what its source says today
       layerbuild lock --check            for CI: is the lock up to date?
       layerbuild lock --facts            fetch now what the first build would have to learn
       layerbuild lock --record out.yaml  receipts of a CI that leaves the lock alone

@@ -18,6 +18,10 @@ def command(host: str) -> None:
 
     It is taken out of docker's config file, and from the credential helper that this file names. A login that
     podman keeps is left alone.
+
+    \b
+    Examples:
+      layerbuild logout ghcr.io
     """
     name = host_of(host)
     known = logins.forget(name, os.environ)

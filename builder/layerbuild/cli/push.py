@@ -59,8 +59,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     Examples:
       layerbuild push oci:out                      every image into the directory out/
       layerbuild push archive:images.tar           one file for docker load, podman load and skopeo
-      layerbuild push ghcr.io/acme 'a1111-*'       some images, to ghcr.io/acme/NAME:TAG
-      layerbuild push 127.0.0.1:5000/test sd15     to a registry on this machine, plain HTTP
+      layerbuild push ghcr.io/acme 'gal*'          some images, to ghcr.io/acme/NAME:TAG
+      layerbuild push 127.0.0.1:5000/test gallery  to a registry on this machine, plain HTTP
       layerbuild push ghcr.io/acme --no-store      models pass through memory, from source to registry
       layerbuild push ghcr.io/acme --executor tcp://dask:8786   workers fetch, hash and send models
     """

@@ -28,8 +28,8 @@ def command(**arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild referrers ghcr.io/acme/a1111-sd15:1.10.1
-      layerbuild referrers ghcr.io/acme/a1111-sd15:1.10.1 --type application/spdx+json --json
+      layerbuild referrers ghcr.io/acme/gallery:demo
+      layerbuild referrers ghcr.io/acme/gallery:demo --type application/spdx+json --json
     """
     from layerbuild.registry.referrers import referrers  # noqa: PLC0415  # loads oras
 

@@ -36,7 +36,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     \b
     Examples:
       layerbuild report --html report.html               every image
-      layerbuild report --html sd15.html 'a1111-sd15*'   some of them
+      layerbuild report --html gal.html 'gal*'           some of them
       layerbuild report --json                           the same data, for programs
       layerbuild report --html report.html --online      with bases that this machine does not know
     """

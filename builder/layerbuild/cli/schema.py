@@ -17,6 +17,12 @@ def command(what: Literal["layers", "recipe", "events"]) -> None:
     """Print the JSON Schema of a recipe, of a file in layers/, or of the events of --json.
 
     For an editor with the YAML language server: write the output to a file, and begin a recipe with
-    '# yaml-language-server: $schema=FILE'.
+    '# yaml-language-server: $schema=FILE'. What 'layerbuild init' writes has both.
+
+    \b
+    Examples:
+      layerbuild schema recipe > recipe.schema.json   what a recipe may hold
+      layerbuild schema layers                        what a file in layers/ may hold
+      layerbuild schema events                        what --json tells on standard error
     """
     print_json(events.json_schema() if what == "events" else json_schema(what))

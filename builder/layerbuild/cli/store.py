@@ -39,7 +39,7 @@ def command(ctx: click.Context, /, json_output: bool) -> None:
     Examples:
       layerbuild store                     how large it is, by kind, and who uses it
       layerbuild store ls                  every large thing in it
-      layerbuild store show 6ce0161689b3   one of them: where it lies, and who needs it
+      layerbuild store show 697f0b42e608   one of them: where it lies, and who needs it
       layerbuild store verify              read everything, and say what is damaged
       layerbuild store repair              remove what is damaged
     """
@@ -156,7 +156,7 @@ def show(obj: dict[str, Any], /, digest: str, json_output: bool) -> None:
 
     \b
     Examples:
-      layerbuild store show 6ce0161689b3
+      layerbuild store show 697f0b42e608
     """
     here = station(obj)
     seen = survey(here.store, own_lock(obj))

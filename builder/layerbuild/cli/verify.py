@@ -40,8 +40,8 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
     \b
     Examples:
-      layerbuild verify ghcr.io/acme/a1111-sd15:1.10.1
-      layerbuild verify --deep oci:images:gallery:demo
+      layerbuild verify ghcr.io/acme/gallery:demo          its documents, and that every blob is there
+      layerbuild verify --deep oci:images:gallery:demo     every byte
     """
     workspace = open_project(obj, insecure=arguments["insecure"]).workspace
     lock = workspace.lock()
