@@ -183,5 +183,5 @@ def _combined(failures: Mapping[str, LayerbuildError]) -> LayerbuildError:
     )
     return SourceError(
         f"{len(failures)} sources cannot be locked:\n{lines}",
-        hint="or lock the others with --keep-going; these are then named under 'unlocked'",
+        hint="mend these, or lock the others with --keep-going, which names these under 'unlocked'",
     )
