@@ -1,4 +1,4 @@
-"""Writes the tables of docs/declarations.md from the field descriptions in schema.py, and that of docs/events.md.
+"""Writes the tables of docs/declarations.md from the field descriptions in schema/, and that of docs/events.md.
 
     python docs/make_reference.py
 
@@ -59,7 +59,7 @@ def table(model: type[BaseModel]) -> str:
         if name == "kind":
             continue  # it is the heading
         if not field.description:
-            raise ValueError(f"{model.__name__}.{name} has no description in schema.py")
+            raise ValueError(f"{model.__name__}.{name} has no description in schema/")
         cells = [f"`{field.alias or name}`", _type(hints[name]), _default(field), _plain(field.description)]
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)
