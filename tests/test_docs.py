@@ -273,6 +273,13 @@ def test_reading_shows_what_the_commands_print(after: Callable[[str], str]) -> N
         assert found == wanted, command
 
 
+def test_the_lock_is_a_real_one(demo: str, demo_at: Path) -> None:
+    assert demo
+    shown = next(block for kind, block in FENCE.findall(read("docs/lock.md")) if kind == "yaml")
+    lines = set(plain((demo_at / "lockfile.yaml").read_text(encoding="utf-8")))
+    assert not [line for line in plain(shown) if line not in lines]
+
+
 def test_the_picture_shows_what_the_demo_prints(demo: str) -> None:
     module = script("make_picture")
     lines: dict[int, str] = {}
