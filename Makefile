@@ -11,11 +11,12 @@ SYSTEM := docker-registry podman runc skopeo umoci git openssl chromium chromium
 # What the benchmarks measure it against besides.
 RIVALS := buildah curl
 
-.PHONY: help setup demo test lint check system peers bench clean
+.PHONY: help setup demo test lint check system peers bench docs clean
 
 help:
 	@echo "make demo    set up, and run the main job on a small project (no network but PyPI)"
 	@echo "make test    set up, and run every check and test"
+	@echo "make docs    build the documentation as a site, into site/"
 	@echo "make lint    types, style and the direction of imports"
 	@echo "make bench   measure against other tools (see benchmarks/)"
 
@@ -47,6 +48,10 @@ peers: setup system
 test: setup lint peers
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "see site/index.html; or, with the search: $(BIN)/python -m http.server -d site -b 127.0.0.1"
+
 bench: setup peers
 	@PYTHON="$(PYTHON)" sh tests/install-peers.sh system $(RIVALS)
 	$(BIN)/python benchmarks/run.py
@@ -54,4 +59,4 @@ bench: setup peers
 	$(BIN)/python benchmarks/coldstart.py
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) demo dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

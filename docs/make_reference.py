@@ -1,4 +1,5 @@
-"""Writes the tables of docs/declarations.md from the field descriptions in schema/, and that of docs/events.md.
+"""Writes the tables of docs/declarations.md from the field descriptions in schema/, those of docs/lock.md from the
+values that a lock holds, and that of docs/events.md.
 
     python docs/make_reference.py
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from inspect import cleandoc
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -17,10 +19,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from layerbuild import fields, schema
+from layerbuild import buckets, fields, lockmodel, model, schema
 from layerbuild.cli.events import EVENTS, MEANINGS
 
-PAGES = [Path(__file__).with_name(name) for name in ("declarations.md", "events.md")]
+PAGES = [Path(__file__).with_name(name) for name in ("declarations.md", "events.md", "lock.md")]
 
 _TYPES: list[tuple[Any, str]] = [
     (fields.Hex64, "64 hex digits"),
@@ -65,6 +67,65 @@ def table(model: type[BaseModel]) -> str:
     return "\n".join(rows)
 
 
+_LOCK: dict[str, tuple[type, ...]] = {
+    "Lock": (lockmodel.Lock,),
+    "LockedLayer": (lockmodel.LockedLayer,),
+    "Pin": (model.Pin,),
+    "PinnedFile": (model.PinnedFile, model.Content),
+    "Facts": (model.Facts,),
+    "Receipt": (model.Receipt,),
+    "Blob": (model.Blob,),
+    "LockedImage": (lockmodel.LockedImage,),
+    "LockedBase": (lockmodel.LockedBase,),
+    "Buckets": (buckets.Buckets,),
+    "LockedIndex": (lockmodel.LockedIndex,),
+}
+"""Tables of the lock, and the values whose fields are written under one key there."""
+
+_MAPPINGS = {("Pin", "headers")}
+"""Fields of pairs that the lock writes as a mapping."""
+
+_UNWRITTEN = {("Receipt", "key"), ("PinnedFile", "content")}
+"""Fields that the lock does not write as keys: a section's own key, and what is written beside it."""
+
+
+def lock_table(*values: type) -> str:
+    """The table of what the lock writes of `values`.
+
+    Raises:
+        ValueError: a field is not described in its class's docstring.
+    """
+    rows = ["| key | value | meaning |", "|---|---|---|"]
+    for value in values:
+        told = _attributes(value)
+        for name, hint in get_type_hints(value).items():
+            if (value.__name__, name) in _UNWRITTEN:
+                continue
+            if name not in told:
+                raise ValueError(f"{value.__name__}.{name} is not described under Attributes")
+            kind = "mapping" if (value.__name__, name) in _MAPPINGS else _value(hint)
+            rows.append(f"| `{name}` | {kind} | {_plain(told[name])} |")
+    return "\n".join(rows)
+
+
+def _attributes(value: type) -> dict[str, str]:
+    """What a docstring says under `Attributes:`."""
+    section = cleandoc(value.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
+
+
+def _value(hint: Any) -> str:
+    """What a key of the lock holds, in a word."""
+    parts = [part for part in get_args(hint) if part is not NoneType] if NoneType in get_args(hint) else [hint]
+    origin = get_origin(parts[0])
+    if origin is tuple:
+        return "list"
+    if parts[0] in (str, int, bool):
+        return {str: "text", int: "number", bool: "boolean"}[parts[0]]
+    return "mapping"
+
+
 def events() -> str:
     """The table of events."""
     rows = ["| event | when | fields |", "|---|---|---|"]
@@ -78,8 +139,10 @@ _MARKS = {"?": " or null", "-": ", may be absent"}
 
 
 def _plain(text: str) -> str:
-    """Text of the schema, with what Markdown would take for markup escaped."""
-    return text.replace("<", "&lt;").replace("*", "\\*")
+    """Text with what Markdown would take for markup escaped; code is left as it is."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _type(hint: Any) -> str:
@@ -109,13 +172,19 @@ def _default(field: FieldInfo) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+def _named(name: str) -> str:
+    """The table that a page asks for by this name."""
+    if name == "events":
+        return events()
+    return lock_table(*_LOCK[name]) if name in _LOCK else table(getattr(schema, name))
+
+
 def render(page: str) -> str:
     """`page` with every table made anew."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
-        filled = events() if name == "events" else table(getattr(schema, name))
-        return f"<!-- begin: {name} -->\n{filled}\n<!-- end: {name} -->"
+        return f"<!-- begin: {name} -->\n{_named(name)}\n<!-- end: {name} -->"
 
     return re.sub(r"<!-- begin: (\w+) -->\n.*?<!-- end: \1 -->", fill, page, flags=re.DOTALL)
 

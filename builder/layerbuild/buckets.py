@@ -21,7 +21,12 @@ _TRIED_BITS = (4, 5, 3, 2, 1, 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Buckets:
-    """Files below `threshold` bytes lie in 2^`bits` shared layers."""
+    """Files below `threshold` bytes lie in 2^`bits` shared layers.
+
+    Attributes:
+        threshold: in bytes; larger files have layers of their own.
+        bits: how many leading bits of a file's sha256 choose its layer.
+    """
 
     threshold: int
     bits: int

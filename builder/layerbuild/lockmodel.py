@@ -14,7 +14,12 @@ PENDING = "pending"
 
 @dataclass(frozen=True, kw_only=True)
 class LockedLayer:
-    """A declaration's pins, by role, and the digest of what was asked for when they were made."""
+    """What a declaration was resolved to.
+
+    Attributes:
+        declaration: digest of what was asked for when the pins were made.
+        pins: by what the declaration needs them for: the model, its sidecars, each of a webui's checkouts.
+    """
 
     declaration: str
     pins: Mapping[str, Pin]
@@ -22,9 +27,12 @@ class LockedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedBase:
-    """An image's base: its manifest for the image's platform, and directories that were looked up.
+    """An image's base.
 
-    A path maps to None where the base has nothing there.
+    Attributes:
+        reference: as the recipe has it.
+        digest: of its manifest for the image's platform.
+        directories: mode and owner of directories that were looked up; None where the base has nothing there.
     """
 
     reference: str
@@ -34,11 +42,15 @@ class LockedBase:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedImage:
-    """One image: its base, its layers in order as `kind/label@key`, and what it became.
+    """One image.
 
-    `settings` is a digest of what shapes the image besides its base and layers. `buckets` says how
-    model files share layers where there are very many. `manifest` is None until the image was
-    composed once.
+    Attributes:
+        platform: such as `linux/amd64`.
+        settings: a digest of what shapes the image besides its base and layers.
+        base: None of an image from `scratch`.
+        layers: in order, each as `kind/label@key` with the first 16 digits of its key, or `pending`.
+        buckets: how model files share layers where there are very many.
+        manifest: its digest; None until the image was composed once.
     """
 
     platform: str
@@ -51,10 +63,11 @@ class LockedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedIndex:
-    """Images for several platforms under one name, and what the index over them became.
+    """Images for several platforms under one name.
 
-    `platforms` are in the order of the recipe. `digest` is None until every one of them was composed
-    once.
+    Attributes:
+        platforms: in the order of the recipe.
+        digest: of the index over them; None until every one of them was composed once.
     """
 
     platforms: tuple[str, ...]
@@ -66,11 +79,11 @@ class Lock:
     """The whole lock.
 
     Attributes:
-        layers: by pin key.
-        files: facts by sha256.
-        receipts: by key.
-        images: by name, with the platform where there are several: `NAME@os/architecture`.
-        indexes: by name; only of images for several platforms.
+        layers: what declarations were resolved to: by name, or `NAME[variable=value]`.
+        files: facts learnt from the content of files, by sha256.
+        receipts: what layers became, by key.
+        images: bases, layers and manifests, by name; with the platform where there are several: `NAME@os/architecture`.
+        indexes: what lies over the platforms of an image, by name; only of images for several platforms.
         unlocked: what could not be reached, and why: a pin key, or `base:REFERENCE`.
     """
 

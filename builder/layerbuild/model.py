@@ -38,9 +38,12 @@ def sha256_hex(data: bytes) -> str:
 class Content:
     """What a file holds, by a name that its bytes give it.
 
-    At least one of `sha256` and `git_blob` is set, except while a file is being looked for. `git_blob`
-    is the SHA-1 of `blob <size>\\0` and the bytes, as git and the Hugging Face Hub name regular files.
-    `size` is None only where nobody has told it yet.
+    At least one of `sha256` and `git_blob` is set, except while a file is being looked for.
+
+    Attributes:
+        size: in bytes; None only where nobody has told it yet.
+        sha256: of the bytes.
+        git_blob: SHA-1 of `blob <size>\\0` and the bytes, as git and the Hugging Face Hub name regular files.
     """
 
     size: int | None
@@ -57,7 +60,9 @@ class Content:
 class PinnedFile:
     """One file of a source, as the lock pins it.
 
-    `path` is relative to the source, `/`-separated, and has been through `paths.safe_relative`.
+    Attributes:
+        path: relative to the source, `/`-separated, and safe (`paths.unsafe_reason`).
+        content: of the file.
     """
 
     path: str
@@ -307,7 +312,10 @@ class Instance:
 class Blob:
     """A layer as a registry stores it.
 
-    `encoding` is `none`, or algorithm, level and library version: `zstd:3:1.5.7`, `gzip:6:1.2.13`.
+    Attributes:
+        encoding: `none`, or algorithm, level and library version: `zstd:3:1.5.7`, `gzip:6:1.2.13`.
+        digest: of the blob, as a registry calls it.
+        size: of the blob, in bytes.
     """
 
     encoding: str
@@ -317,8 +325,14 @@ class Blob:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a key became: the diffID (digest of the tar) and the tar's size in bytes, and the blobs
-    that it is known as. The uncompressed blob follows from the first two and is never listed."""
+    """What a key became.
+
+    Attributes:
+        key: of the layer.
+        diff_id: digest of its tar.
+        size: of the tar, in bytes.
+        blobs: that it is known as. The uncompressed one follows from `diff_id` and `size` and is never listed.
+    """
 
     key: str
     diff_id: str
