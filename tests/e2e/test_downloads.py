@@ -50,7 +50,7 @@ def _end(project: Project, number: int, *arguments: str, size: int = _HALF) -> i
     with subprocess.Popen(command, cwd=project.root, env=project.environ, stderr=subprocess.DEVNULL) as process:
         _wait(lambda: _held(project) >= size or process.poll() is not None)
         process.send_signal(number)
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(number, -number)
     assert project.stored_files() == {}
     return _held(project)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import layerbuild
 from execute.conftest import Works
 from fixtures.project import safetensors
 from layerbuild import images, kinds, layering
@@ -162,7 +163,7 @@ def test_images_share_what_they_have_in_common(works: Works) -> None:
 def test_a_lock_that_did_not_change_is_parsed_once(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
     known(works, 2)
     monkeypatch.setenv("LAYERBUILD_STORE", str(works.store.root))
-    workspace = load(works.root).workspace
+    workspace = layerbuild.load(works.root).workspace
     path = works.root / "lockfile.yaml"
     path.write_text("version: 1\n")
     first = workspace.lock()
