@@ -38,11 +38,12 @@ CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 CREATE TABLE IF NOT EXISTS projects (lock BLOB PRIMARY KEY, used REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS mounts (lock BLOB PRIMARY KEY, mount BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS names (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS built (sha256 TEXT PRIMARY KEY);
 """
 
-_VERSION = 5
+_VERSION = 6
 """Of the tables above."""
 
 _LONGEST_NAME = 200
@@ -200,11 +201,19 @@ class Database:
 
     def remember_project(self, lock: Path) -> None:
         """The project whose lock is, or will be, at this absolute path uses the store now."""
+        mount = next(place for place in lock.parents if os.path.ismount(place))
+        self.query("INSERT OR REPLACE INTO mounts VALUES (?, ?)", os.fsencode(lock), os.fsencode(mount))
         self.query("INSERT OR REPLACE INTO projects VALUES (?, ?)", os.fsencode(lock), time.time())
 
     def forget_project(self, lock: Path) -> None:
         """What that project needs is needed by nobody because of it."""
-        self.query("DELETE FROM projects WHERE lock = ?", os.fsencode(lock))
+        for table in ("projects", "mounts"):
+            self.query(f"DELETE FROM {table} WHERE lock = ?", os.fsencode(lock))  # noqa: S608  # no input in it
+
+    def mount_of(self, lock: Path) -> Path | None:
+        """Where the file system was mounted that had the lock of a project; None where nobody looked."""
+        rows = self.query("SELECT mount FROM mounts WHERE lock = ?", os.fsencode(lock))
+        return Path(os.fsdecode(cast("bytes", rows[0][0]))) if rows else None
 
     def projects(self) -> dict[Path, float]:
         """The locks of all projects that used the store, and when each did last, in Unix seconds."""

@@ -17,6 +17,7 @@ from layerbuild.errors import StoreError
 from layerbuild.model import sha256_hex
 from layerbuild.store import Store
 from layerbuild.store.locks import locked, try_hold
+from layerbuild.store.usage import others_since
 
 _AT_ONCE = 64
 """Things that are removed while nobody else begins to use one."""
@@ -111,11 +112,19 @@ class Inventory:
             yield
             self._empty_trash()
 
-    def remove(self, items: Sequence[Item], cutoff_ns: int, advance: Callable[[Item], None]) -> list[Item]:
+    def remove(
+        self,
+        items: Sequence[Item],
+        cutoff_ns: int,
+        advance: Callable[[Item], None],
+        *,
+        still: Callable[[], bool] = lambda: True,
+    ) -> list[Item]:
         """Removes what was not used since `cutoff_ns`. The caller is `alone`.
 
         Args:
             advance: is told of each thing that went.
+            still: whether all of them may go; once it is False, nothing more goes.
 
         Returns:
             What went.
@@ -127,6 +136,10 @@ class Inventory:
         for start in range(0, len(items), _AT_ONCE):
             try:
                 with self._store.usage.alone():
+                    if not still():
+                        break
+                    # Who came since may have a clock that is behind.
+                    cutoff_ns = min([cutoff_ns, *others_since(self._root, own=self._store.usage)])
                     went = [item for item in items[start : start + _AT_ONCE] if self._take(item, cutoff_ns)]
             except OSError as error:
                 raise StoreError(
