@@ -9,14 +9,14 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from layerbuild.care import Item, Kind
 from layerbuild.errors import StoreError
 from layerbuild.model import sha256_hex
 from layerbuild.store import Store
-from layerbuild.store.locks import locked, try_hold
+from layerbuild.store.locks import hold, locked, try_hold
 from layerbuild.store.usage import others_since
 
 _AT_ONCE = 64
@@ -151,23 +151,29 @@ class Inventory:
             self._empty_trash()
         return gone
 
-    def discard(self, items: Iterable[Item]) -> None:
-        """Removes things whoever uses them. The caller is `alone`.
+    def discard(self, item: Item, damaged: Callable[[Path], bool]) -> None:
+        """Removes a thing whoever uses it, if it is damaged. The caller is `alone`.
 
         Raises:
-            StoreError: one cannot be removed.
+            StoreError: it cannot be removed.
         """
-        for item in items:
-            path = self.path(item)
-            try:
-                if item.kind == "git":
-                    self._throw_away(path)
-                else:
+        path = self.path(item)
+        try:
+            if item.kind != "git":
+                if damaged(path):
                     path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"{path} cannot be removed", cause=error.strerror, hint="check who owns the store's files"
-                ) from None
+                return
+            # A git at work in it would go on in what is thrown away.
+            descriptor = hold(path.with_suffix(".lock"), lambda: None)
+            try:
+                if damaged(path):
+                    self._throw_away(path)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be removed", cause=error.strerror, hint="check who owns the store's files"
+            ) from None
 
     def _throw_away(self, path: Path) -> None:
         trash = self._root / _TRASH
