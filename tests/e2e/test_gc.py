@@ -283,6 +283,15 @@ def test_a_lock_that_is_written_meanwhile_counts(project: TidyProject, web: Web)
     assert held(one) == needed
 
 
+def test_it_makes_room_on_a_full_disk(doomed: TidyProject) -> None:
+    """That is when it is needed most."""
+    command = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", sys.executable, "-m", "layerbuild", "gc", "--json"]
+    done = subprocess.run(command, cwd=doomed.root, env=doomed.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["removed"]) == 1500
+    doomed.run("build")
+
+
 @pytest.mark.parametrize("nonsense", [b"[" * 100_000, b"\xff", b"7", b'[7, {"blob": []}]', b"{}"])
 def test_a_lock_may_name_what_makes_no_sense(worker: TidyProject, nonsense: bytes) -> None:
     with contextlib.closing(Store(worker.store)) as store:

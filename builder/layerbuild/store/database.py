@@ -245,8 +245,19 @@ def _now() -> tuple[float, int]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return _opened(path, "NORMAL")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+        # What processes share of a database is a file, for which a full disk has no room: alone it works without.
+        return _opened(path, "EXCLUSIVE")
+
+
+def _opened(path: Path, locking: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     try:
+        connection.execute(f"PRAGMA locking_mode = {locking}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
@@ -257,5 +268,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def unusable(root: Path, cause: str) -> StoreError:
     """The error for a store whose directory or disk does not play along."""
-    hint = "make the directory writable and room on its disk, or name another one with LAYERBUILD_STORE"
+    hint = (
+        "make the directory writable and room on its disk ('layerbuild gc'), or name another one with LAYERBUILD_STORE"
+    )
     return StoreError(f"the store at {root} cannot be used", cause=cause, hint=hint)
