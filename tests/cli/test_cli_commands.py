@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from fixtures.gitrepo import GitRepo
+from fixtures.inprocess import Run
 from fixtures.project import BIG, Project, safetensors
+from fixtures.tidyproject import TidyProject
 from layerbuild.cli.main import _COMMANDS
 from layerbuild.model import Blob, Receipt
 from layerbuild.store import Store
@@ -153,20 +155,21 @@ def test_json_is_all_that_stands_on_standard_output(plain: Project) -> None:
     assert "$schema" in json.loads(plain.run("schema", "layers").out)
 
 
-def test_a_project_whose_directory_is_no_text(tmp_path: Path) -> None:
+def test_a_project_whose_directory_is_no_text(tmp_path: Path, run: Run) -> None:
     """Names of files are bytes. What one project is called must not keep others from their store."""
     name = os.fsdecode(b"no \xff text\n\x1b[31m")
-    project = Project(tmp_path / name, tmp_path / "store")
+    project = TidyProject(tmp_path / name, tmp_path / "store")
+    project.quick = run
     commit = GitRepo(project.root / "git").commit({"webui.py": b"print()\n"})
     layer = f"webui: {{kind: webui, source: 'git+file:git@{commit}'}}\n"
     recipe = "name: one\nbase: scratch\nwebui: {root: /webui}\nlayers: [webui]\ntags: [v]\n"
     project.write({"layers/l.yaml": layer, "recipes/r.yaml": recipe})
     for command in ("lock", "build", "plan", "push oci:out", "gc", "store ls", "report --html x.html"):
         project.run(*command.split())
-    shown = project.run("store").out
+    # In processes of their own: standard output refuses what is no text.
+    shown = project.apart().run("store").out
     assert "dcff text\\n\\x1b[31m" in shown and "\x1b" not in shown
-    for command in (["store", "--json"], ["gc", "--json"]):
-        assert str(project.root) in project.run(*command).json["projects"]
+    assert str(project.root) in project.apart().run("store", "--json").json["projects"]
 
 
 def test_a_terminal_that_knows_few_characters(plain: Project) -> None:
