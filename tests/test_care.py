@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,16 @@ def test_a_name_counts_in_its_own_place_only() -> None:
 def test_what_was_built_here_goes_when_all_shall() -> None:
     wheel = item("wheel", kind="built")
     assert going(choose([wheel], set(), Policy(cutoff_ns=_LATER, everything=True))) == ["wheel"]
+
+
+def test_what_is_needed_goes_no_sooner_than_what_is_not() -> None:
+    """A wheel that was built here, and what was used lately, stay for their own sake."""
+    items = [item("wheel", kind="built"), item("old", used=1), item("new", used=3)]
+    needed = {i.id for i in items}
+    policy = Policy(cutoff_ns=_LATER, max_size=0, even_needed=True, keep_since_ns=2)
+    assert going(choose(items, needed, policy)) == ["old"]
+    assert going(choose(items, needed, replace(policy, keep_since_ns=None))) == ["old", "new"]
+    assert going(choose(items, needed, replace(policy, keep_since_ns=None, everything=True)))[0] == "wheel"
 
 
 def test_recently_used_stays() -> None:

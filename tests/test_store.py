@@ -593,7 +593,7 @@ def test_a_store_of_an_older_layerbuild_is_brought_up(tmp_path: Path) -> None:
         store.learn("a.example.com", "chunk", 5)
         assert store.learnt("a.example.com") == {"chunk": 5}
         assert store.pushed_to("a.example.com", "sha256:1") == ["acme/a"]
-        assert store.query("PRAGMA user_version") == [(5,)]
+        assert store.query("PRAGMA user_version") == [(6,)]
 
 
 def test_a_layer_is_held_for_each_place(store: Store) -> None:

@@ -24,6 +24,9 @@ from layerbuild.store.usage import others_since
 _OLD = 10**18
 """2001."""
 
+_LATE = 15 * 10**17
+"""2017."""
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -128,6 +131,19 @@ def test_what_was_used_by_a_clock_that_was_turned_back_stays(root: Path) -> None
         store.usage.since = time.time_ns() + 3600 * 10**9
         content = put(store, b"data")
         assert path_of(root, content).stat().st_mtime_ns >= store.usage.since
+
+
+def test_what_somebody_uses_whose_clock_is_behind_stays(root: Path) -> None:
+    """The clock was set back while things are removed, or the other one is on a machine that shares the store."""
+    with opened(root) as store, opened(root) as late:
+        used, idle = put(store, b"used", used=_OLD), put(store, b"idle", used=_OLD)
+        (mine,) = (p for p in (root / "users").iterdir() if p.stat().st_mtime_ns == late.usage.since)
+        late.usage.since = _LATE
+        os.utime(mine, ns=(_LATE, _LATE))
+        path = path_of(root, used)
+        assert late.has(used)
+        os.utime(path, ns=(_LATE, _LATE))
+        assert removed(store, time.time_ns()) == {idle.sha256}
 
 
 def test_who_asks_while_things_are_removed_finds_them_whole_or_not_at_all(root: Path) -> None:

@@ -67,7 +67,7 @@ class Policy:
         keep_since_ns: what was used since then stays; None where that is nobody's wish.
         keep_count: what was used since the N-th last of the large things that nobody needs stays; None as before.
         max_size: bytes that may stay; None for any number. No more is removed than that takes.
-        even_needed: also what locks need, after all else.
+        even_needed: also what locks need, after all else; the other wishes hold for that, too.
         everything: also what was built here and cannot be fetched.
     """
 
@@ -108,7 +108,7 @@ def choose(items: Iterable[Item], needed: AbstractSet[str], policy: Policy) -> C
     sorted_out = [(item, _reason(item, needed, policy, since)) for item in everything]
     candidates = [item for item, reason in sorted_out if reason == "unneeded"]
     if policy.even_needed:
-        candidates += [item for item, reason in sorted_out if reason == "needed"]
+        candidates += [item for item, reason in sorted_out if reason == "needed" and not _kept(item, policy, since)]
     going = _least(candidates, sum(item.size for item in everything), policy.max_size)
     gone = {item.id for item in going}
     kept: dict[Reason, list[Item]] = {}
@@ -132,9 +132,14 @@ def _reason(item: Item, needed: AbstractSet[str], policy: Policy, since: int | N
         return "in use"
     if item.id in needed:
         return "needed"
+    return _kept(item, policy, since) or "unneeded"
+
+
+def _kept(item: Item, policy: Policy, since: int | None) -> Reason | None:
+    """Why a thing stays that no lock keeps."""
     if item.kind == "built" and not policy.everything:
         return "built here"
-    return "recent" if since is not None and item.used_ns >= since else "unneeded"
+    return "recent" if since is not None and item.used_ns >= since else None
 
 
 def _least(candidates: Sequence[Item], total: int, limit: int | None) -> list[Item]:

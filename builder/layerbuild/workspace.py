@@ -143,7 +143,7 @@ class Workspace(Declarations, Station):
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """One writer of this project's lock at a time, across processes."""
-        name = sha256_hex(str(self.root.resolve()).encode())[:32]
+        name = sha256_hex(os.fsencode(self.root.resolve()))[:32]
         (self.store.root / "locks").mkdir(exist_ok=True)
         with (self.store.root / "locks" / name).open("w") as handle:
             try:

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from fixtures.gitrepo import GitRepo
+from fixtures.inprocess import Run
 from fixtures.project import BIG, Project, safetensors
+from fixtures.tidyproject import TidyProject
 from layerbuild.cli.main import _COMMANDS
 from layerbuild.model import Blob, Receipt
 from layerbuild.store import Store
@@ -124,6 +127,12 @@ class TestExitCodes:
         os.close(write)
         assert done.returncode == 1 and done.stderr == b""
 
+    def test_streams_that_are_closed(self, plain: Project) -> None:
+        plain.run("lock")
+        for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+            done = _run(plain, ["sh", "-c", f'"$0" -m layerbuild plan {closed}', sys.executable], subprocess.PIPE)
+            assert (done.returncode, done.stderr) == (0, b"") and bool(done.stdout) == (closed == "2>&-")
+
     def test_debug_shows_where(self, plain: Project) -> None:
         found = plain.run("--debug", "build", check=False)
         assert found.code == 2 and "Traceback" in found.err and "LockError" in found.err
@@ -144,6 +153,31 @@ def test_json_is_all_that_stands_on_standard_output(plain: Project) -> None:
         assert isinstance(found.json, dict), arguments
     assert {"properties", "$schema"} <= set(json.loads(plain.run("schema").out))
     assert "$schema" in json.loads(plain.run("schema", "layers").out)
+
+
+def test_a_project_whose_directory_is_no_text(tmp_path: Path, run: Run) -> None:
+    """Names of files are bytes. What one project is called must not keep others from their store."""
+    name = os.fsdecode(b"no \xff text\n\x1b[31m")
+    project = TidyProject(tmp_path / name, tmp_path / "store")
+    project.quick = run
+    commit = GitRepo(project.root / "git").commit({"webui.py": b"print()\n"})
+    layer = f"webui: {{kind: webui, source: 'git+file:git@{commit}'}}\n"
+    recipe = "name: one\nbase: scratch\nwebui: {root: /webui}\nlayers: [webui]\ntags: [v]\n"
+    project.write({"layers/l.yaml": layer, "recipes/r.yaml": recipe})
+    for command in ("lock", "build", "plan", "push oci:out", "gc", "store ls", "report --html x.html"):
+        project.run(*command.split())
+    # In processes of their own: standard output refuses what is no text.
+    shown = project.apart().run("store").out
+    assert "dcff text\\n\\x1b[31m" in shown and "\x1b" not in shown
+    assert str(project.root) in project.apart().run("store", "--json").json["projects"]
+
+
+def test_a_terminal_that_knows_few_characters(plain: Project) -> None:
+    name = "x" * 90
+    plain.write({"layers/m.yaml": f"{name}: {{kind: files, files: {{/a: {{content: a}}}}}}\n"})
+    plain.write({"recipes/r.yaml": f"name: one\nlayers: [{name}]\n"}).run("lock")
+    environ = {"PYTHONIOENCODING": "latin-1"}
+    assert r"x\u2026x" in plain.run("ls", "layers", env=environ).out
 
 
 def test_tables_fit_80_columns(plain: Project) -> None:

@@ -238,6 +238,14 @@ def test_outside_of_a_project_there_are_commands(project: Project, tmp_path: Pat
     assert asked(project, "layerbuild plan --changed-since ") == []
 
 
+def test_in_a_directory_that_is_gone_there_are_commands(project: Project) -> None:
+    environ = {**project.environ, "_LAYERBUILD_COMPLETE": "bash"}
+    for line, known in (("layerbuild plan ", b""), ("layerbuild pla", b"plain\tplan")):
+        gone = f'd=$(mktemp -d) && cd "$d" && rmdir "$d" && COMP_LINE="{line}" exec "$0" -m layerbuild'
+        done = subprocess.run(["sh", "-c", gone, sys.executable], env=environ, capture_output=True, check=True)
+        assert (done.stderr, done.stdout[: len(known)], bool(done.stdout)) == (b"", known, bool(known))
+
+
 def test_a_shell_that_nobody_knows(project: Project) -> None:
     assert project.run(env={"_LAYERBUILD_COMPLETE": "tcsh"}, check=False).code == 1
 

@@ -84,6 +84,10 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_nothing_in_a_message_is_an_order_to_a_terminal() -> None:
+    assert failure.printable("a\x1b[2Jb\x9bc\u202etxt.exe\u2066\n\té…") == "a\\x1b[2Jb\\x9bc\\u202etxt.exe\\u2066\n\té…"
+
+
 def test_for_programs() -> None:
     problem = Problem(file="r.yaml", line=3, key="name", message="is wrong")
     told = failure.as_json(ProjectError([problem]))

@@ -24,6 +24,7 @@ _SAYINGS = [
     f"password={_SECRET}",
     f"'api_key': '{_SECRET}'",
     "hf_abcdefGEHEIM",
+    f"Authorization: Token {_SECRET}",
     "ghp_abcdefGEHEIM0123",
     f"http://127.0.0.1:5000/v2/a/b/blobs/uploads/{_SECRET}?_state={_SECRET}",
 ]
@@ -54,6 +55,16 @@ def test_values_of_variables() -> None:
     environ = {"HF_TOKEN": "abcd", "ANY": "0123456789abcdefgh", "HOME": "/root", "STORE": "/opt/a-store-of-some-length"}
     told = scrub("abcd 0123456789abcdefgh /root /opt/a-store-of-some-length", environ)
     assert told == "… … /root /opt/a-store-of-some-length"
+
+
+@pytest.mark.parametrize("value", ["/bC+dEfGhIjKlMnOpQrSt", "/abc/Def/ghi", "correct horse", "~abcdefg", ".hidden"])
+def test_a_secret_may_look_like_a_path_or_a_sentence(value: str) -> None:
+    assert scrub(f"got {value} there", {"AWS_SECRET_ACCESS_KEY": value}) == "got … there"
+
+
+def test_a_place_is_no_secret() -> None:
+    place = "/run/user/0/ssh-agent.sock"
+    assert scrub(place, {"SSH_AUTH_SOCK": place}) == place
 
 
 def test_a_trace_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

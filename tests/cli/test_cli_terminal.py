@@ -135,6 +135,19 @@ def test_an_error_gives_the_cursor_back() -> None:
     assert terminal.lines == ["error: no", "  try: yes", "  see: docs/troubleshooting.md#sources"]
 
 
+def test_a_reader_that_goes_away_gives_the_cursor_back() -> None:
+    code = _SHOWN.replace("import sys", "import os, sys, layerbuild.cli.main as main") + (
+        "import click\n"
+        "def unheard(*_):\n"
+        "    with progress.task('read x', 10):\n        time.sleep(1.6)\n        raise BrokenPipeError\n"
+        "main._Commands.get_command = lambda *_: click.Command('lock', callback=unheard)\n"
+        "sys.argv = ['layerbuild', 'lock']\nmain.main()\n"
+    )
+    terminal = _python(code)
+    assert terminal.finish() == 1
+    assert b"\x1b[?25l" in terminal.raw and not terminal.cursor_hidden and terminal.lines == []
+
+
 @pytest.mark.parametrize("term", ["dumb", "unknown", ""])
 def test_terminals_that_cannot_move_the_cursor(term: str) -> None:
     terminal = _python(

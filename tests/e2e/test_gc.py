@@ -24,6 +24,8 @@ from fixtures.tidyproject import TidyProject
 from fixtures.web import Answer, Web
 from fixtures.wheels import Index
 from fixtures.wholeness import registry_images
+from layerbuild.execute.upkeep import Wishes, collect
+from layerbuild.progress import Silent, Task
 from layerbuild.store import Store
 
 _RECIPE = "name: worker\nbase: scratch\nwebui: {root: /webui}\nlayers: [webui, sd]\ntags: [v1]\npython: '%s'\n"
@@ -180,7 +182,7 @@ def test_projects_of_one_store_keep_their_own(project: TidyProject, web: Web) ->
     # A project that is gone keeps nothing, and is told of once.
     two.lockfile.rename(two.root / "kept.yaml")
     done = one.run("gc", "--dry-run")
-    assert f"{two.root} is gone" in done.out
+    assert f"the lock of {two.root} is gone" in done.out
     # Its lock may be named, wherever it is now.
     assert one.run("gc", "--dry-run", "--json", "--root", str(two.root / "kept.yaml")).json["removed"] == []
     # Largest first; and the two small layers that went with it.
@@ -213,6 +215,81 @@ def test_nothing_goes_while_nobody_knows_what_is_needed(project: TidyProject, we
     assert held(one) == before
     one.run("gc", "--all")
     assert held(one) == {}
+
+
+def test_a_disk_that_is_not_mounted_keeps_all_until_it_is_forgotten(project: TidyProject, web: Web) -> None:
+    one, two = small(project, web, "one", seed=1), small(project.neighbour(), web, "two", seed=2)
+    before, away = held(one), two.root.with_name("away")
+    # As it would be, had a disk been mounted there.
+    with contextlib.closing(Store(one.store)) as store:
+        store.query("UPDATE mounts SET mount = ? WHERE lock = ?", os.fsencode(two.root), os.fsencode(two.lockfile))
+    two.root.rename(away)
+    for directory in (False, True):
+        if directory:
+            two.root.mkdir()
+        one.run("gc", "--all", check=False).failed(2, str(two.lockfile), "not mounted", "--forget")
+        assert str(two.root) in one.run("store", "--json").json["unreadable"]
+    assert held(one) == before
+    one.run("gc", "--forget", str(away), check=False).failed(2, str(away), "layerbuild store")
+    dry = one.run("gc", "--forget", str(two.root), "--dry-run", "--json").json
+    assert len(dry["removed"]) == 3 and held(one) == before
+    assert one.run("gc", "--forget", str(two.root), "--json").json["removed"] == dry["removed"]
+    assert one.run("store", "--json").json["unreadable"] == []
+
+
+def test_a_project_that_is_locked_for_the_first_time_meanwhile_is_not_forgotten(project: TidyProject, web: Web) -> None:
+    one, two = small(project, web, "one", seed=1), small(project.neighbour(), web, "two", seed=2)
+    before = held(one)
+    text = two.lockfile.read_bytes()
+    two.lockfile.unlink()
+    with contextlib.closing(Store(one.store)) as store:
+        # What 'layerbuild lock' does, from its beginning to its end.
+        store.remember_project(two.lockfile)
+        for path in one.store.glob("[fb]*/*/*"):
+            assert store.present(path)
+        assert "is gone" not in one.run("gc").out
+        two.lockfile.write_bytes(text)
+    assert one.run("gc", "--json").json["removed"] == []
+    assert held(one) == before
+
+
+def test_a_lock_that_is_written_meanwhile_counts(project: TidyProject, web: Web) -> None:
+    one, two = small(project, web, "one", seed=1), small(project.neighbour(), web, "two", seed=2)
+    needed, text = held(one), two.lockfile.read_bytes()
+    two.lockfile.write_text("version: 1\n")
+    for number in range(200):
+        name = f"{number:064x}"
+        path = project.store / "files" / name[:2] / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    # Rubbish goes first.
+    age(project, 50)
+    for path in project.store.glob("files/00/*"):
+        os.utime(path, (0, 0))
+
+    class Writing(Silent):
+        """Writes the other lock when the first thing has gone."""
+
+        @contextlib.contextmanager
+        def task(self, label: str, total: int | None = None) -> Iterator[Task]:
+            yield self if label.startswith("remove") else Silent()
+
+        def advance(self, amount: int) -> None:
+            two.lockfile.write_bytes(text)
+
+    with contextlib.closing(Store(one.store)) as store:
+        done = collect(store, Wishes(), Writing())
+    assert len(done.removed) == 200 and done.spared == ()
+    assert held(one) == needed
+
+
+def test_it_makes_room_on_a_full_disk(doomed: TidyProject) -> None:
+    """That is when it is needed most."""
+    command = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", sys.executable, "-m", "layerbuild", "gc", "--json"]
+    done = subprocess.run(command, cwd=doomed.root, env=doomed.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["removed"]) == 1500
+    doomed.run("build")
 
 
 @pytest.mark.parametrize("nonsense", [b"[" * 100_000, b"\xff", b"7", b'[7, {"blob": []}]', b"{}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from fixtures.gitrepo import GitRepo
 from fixtures.project import BIG, safetensors
 from fixtures.tidyproject import TidyProject
 from fixtures.web import Web
+from layerbuild.execute.checkup import check, repair
+from layerbuild.progress import Silent
+from layerbuild.store import Store
 
 
 @pytest.fixture
@@ -114,6 +118,24 @@ def test_damage_is_found_told_of_and_repaired(built: TidyProject, web: Web) -> N
     built.run("store", "verify")
 
 
+def test_what_somebody_has_anew_meanwhile_is_not_removed(built: TidyProject) -> None:
+    """Of a large store, it takes an hour from finding a damage to repairing it."""
+    repository = next(built.store.glob("git/*/HEAD")).parent
+    (pack,) = repository.glob("objects/pack/*.pack")
+    sound = {path: path.read_bytes() for path in (stored(built), pack)}
+    with contextlib.closing(Store(built.store)) as store:
+        for path in sound:
+            path.chmod(0o600)
+            damage(path)
+        found = check(store, built.environ, Silent())
+        assert len(found.damaged) == 2
+        for path, data in sound.items():
+            path.write_bytes(data)
+        repair(store, found, built.environ, Silent())
+    assert all(path.exists() for path in sound)
+    built.run("store", "verify")
+
+
 def test_rows_of_what_is_not_there_are_forgotten(built: TidyProject) -> None:
     stored(built).unlink()
     found = built.run("store", "verify", "--json").json["dangling_rows"]
@@ -133,7 +155,9 @@ def test_a_database_that_is_none_is_removed_unless_it_is_used(built: TidyProject
         assert process.stdout is not None and process.stdout.readline()
         built.run("store", "repair", check=False).failed(2, "another layerbuild uses it")
         process.communicate(b"")
-    assert "is gone: receipts and facts are learnt again" in built.run("store", "repair").out
+    done = built.run("store", "repair").out
+    assert "is gone: receipts and facts are learnt again" in done
+    assert "0 projects are still known: run a command in each" in done
     built.run("store", "verify")
     assert "needed by nobody" not in built.run("store", "show", stored(built).name).out
     built.run("push", "oci:out")
@@ -149,9 +173,12 @@ def test_a_database_that_is_damaged_inside_is_found(built: TidyProject) -> None:
     path = built.store / "store.db"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + b"\xff" * (len(data) - len(data) // 2))
-    built.run("store", "verify", check=False).failed(1, "store.db is damaged", "store repair")
-    built.run("store", "repair")
-    built.run("store", "verify")
+    nowhere = built.neighbour("nowhere")
+    nowhere.run("store", "verify", check=False).failed(1, "store.db is damaged", "store repair")
+    # Which projects there are is saved: else 'gc' would take what they need.
+    assert "1 project is still known" in nowhere.run("store", "repair").out
+    nowhere.run("store", "verify")
+    assert nowhere.run("gc", "--json").json["projects"] == [str(built.root)]
 
 
 def test_names_of_things_are_no_orders_to_a_terminal(built: TidyProject) -> None:

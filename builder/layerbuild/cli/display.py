@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from layerbuild.cli import events
+from layerbuild.cli import events, tables
 from layerbuild.cli.bars import Bars
 from layerbuild.cli.events import Events, emit
 from layerbuild.cli.failure import printable
@@ -77,7 +77,13 @@ def closing(tally: Tally, *, moved: str, spared: Mapping[str, int]) -> str:
 
 def print_json(value: Any) -> None:
     """A result for programs, on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        # Names of files may be no text, and standard output may take less than all of Unicode.
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def print_table(headers: list[str], rows: list[list[str]], *, right: frozenset[int] = frozenset()) -> None:
@@ -86,15 +92,4 @@ def print_table(headers: list[str], rows: list[list[str]], *, right: frozenset[i
     Args:
         right: indexes of columns of numbers.
     """
-    widths = [max(len(row[i]) for row in [headers, *rows]) for i in range(len(headers))]
-    spare = 80 - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(24, spare))
-
-    def line(cells: list[str]) -> str:
-        cut = [cells[0] if len(cells[0]) <= widths[0] else cells[0][: widths[0] - 1] + "…", *cells[1:]]
-        parts = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
-        return "  ".join(parts).rstrip()
-
-    click.secho(line(headers), bold=True)
-    for row in rows:
-        click.echo(line(row))
+    tables.print_rows(headers, [tables.Row(cells=row) for row in rows], right=right)

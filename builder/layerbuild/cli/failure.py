@@ -19,8 +19,8 @@ from layerbuild.cli.redaction import scrub
 from layerbuild.errors import ImagesFailed, LayerbuildError, ProjectError, UsageError, unforeseen
 from layerbuild.similar import did_you_mean
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal would obey. Names of files and words of servers are in messages."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal would obey, also by turning text around. Names of files and words of servers are in messages."""
 
 
 def explained(error: Exception) -> LayerbuildError:
@@ -67,7 +67,7 @@ def trace(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """`text` with what a terminal would obey shown as what it is."""
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 # --- what click finds wrong with a command line ------------------------------------------------------

@@ -14,6 +14,7 @@ from layerbuild.cli.display import print_json, print_table, size
 from layerbuild.cli.storeplace import as_json, counted, own_lock, paths, rows, station, total
 from layerbuild.errors import UsageError
 from layerbuild.execute.upkeep import Collected, Wishes, collect
+from layerbuild.project import LOCKFILE
 
 _LISTED = 20
 """Things of one kind that are told of one by one."""
@@ -36,6 +37,12 @@ _WHY: dict[Reason, str] = {
     help="Keep also what this lock needs. Repeatable. Projects that used the store count without being named.",
 )
 @click.option(
+    "--forget",
+    multiple=True,
+    metavar="DIR",
+    help="A project that keeps nothing any more, though its disk is away or its lock cannot be read. Repeatable.",
+)
+@click.option(
     "--keep-last",
     metavar="DURATION|N",
     help="Keep also what was used in the last 12h, 30d or 8w; or since the N-th last of the things of 1 MiB and more.",
@@ -56,8 +63,9 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     """Remove from this machine's store what no project needs.
 
     The store remembers which projects used it. What their locks name stays: files, layers, repositories, and
-    all that was made of them. A project that is gone keeps nothing, and is told of. Receipts and facts are never
-    removed: they are small, and save reading gigabytes.
+    all that was made of them. A project whose lock is gone keeps nothing, and is told of; while one is on a disk that
+    is not mounted, nothing is removed. Receipts and facts are never removed: they are small, and save reading
+    gigabytes.
 
     What goes can be fetched or made again. Wheels that were built on this machine stay without --all: built anew they
     may be others. What a running layerbuild uses stays in any case, so this is safe at any time.
@@ -75,6 +83,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     here = station(obj)
     wishes = Wishes(
         roots=[*own_lock(obj), *map(Path, arguments["roots"])],
+        forget=[(Path(name) / LOCKFILE).resolve() for name in arguments["forget"]],
         keep_since_ns=since,
         keep_count=count,
         max_size=parse_size(arguments["max_size"]) if arguments["max_size"] else None,
@@ -91,7 +100,7 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
 
 def _print(done: Collected, wishes: Wishes) -> None:
     for path in paths(done.survey.roots.gone):
-        click.secho(f"note: {path} is gone, and keeps nothing", fg="yellow")
+        click.secho(f"note: the lock of {path} is gone, and keeps nothing", fg="yellow")
     if done.removed:
         headers = ["WOULD GO" if wishes.dry_run else "REMOVED", "NUMBER", "SIZE", "LAST USED"]
         print_table(headers, rows(done.removed, listed=_LISTED), right=frozenset({1, 2}))

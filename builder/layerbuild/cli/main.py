@@ -5,7 +5,9 @@ Nothing heavy is imported before a command is known, so that `--help` answers at
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -142,7 +144,10 @@ def run(arguments: Sequence[str]) -> int:
     told = _Told(arguments)
     try:
         code = int(group.main(list(arguments) or ["--help"], prog_name="layerbuild", standalone_mode=False) or 0)
-    except (Stopped, BrokenPipeError):
+    except Stopped:
+        raise
+    except BrokenPipeError:
+        told.unheard()
         raise
     except click.exceptions.Exit as stop:
         code = stop.exit_code
@@ -177,6 +182,12 @@ class _Told:
             failure.show(found)
         return found.exit_code
 
+    def unheard(self) -> None:
+        """Takes the display away: whoever read results is gone."""
+        from layerbuild.cli import display  # noqa: PLC0415
+
+        display.settle()
+
     def end(self, code: int) -> None:
         """Takes the display away, where there is one."""
         if not self._events and "layerbuild.cli.display" not in sys.modules:
@@ -206,6 +217,7 @@ def main() -> None:
 
         sys.exit(completing.answer(group, os.environ))
     arguments = sys.argv[1:]
+    _complete_streams()
     try:
         signal.signal(signal.SIGTERM, _terminate)
         code = run(arguments)
@@ -213,12 +225,22 @@ def main() -> None:
         stopped = reason if isinstance(reason, Stopped) else Stopped(reason)
         _Told(arguments).interrupted(stopped.exit_code)
         # Worker threads may sit in a read for a minute; nothing they have is visible before it is whole.
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _complete_streams() -> None:
+    """What is no text, or not in the terminal's character set, is written as an escape; what was closed is no more."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _terminate(*_: object) -> None:

@@ -185,7 +185,10 @@ def _files(scheme: str, begun: str, *, directories_only: bool) -> Iterator[str]:
 def _offer(names: _Names) -> Completer:
     def offered(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del parameter
-        found = dict.fromkeys(name for name in names(ctx, incomplete) if name.startswith(incomplete))
+        found: dict[str, None] = {}
+        # A directory that is gone, or nobody may look into, has none.
+        with contextlib.suppress(OSError):
+            found |= dict.fromkeys(name for name in names(ctx, incomplete) if name.startswith(incomplete))
         # Of what a terminal would not show as it is, nothing is offered.
         return [
             CompletionItem(name, type="part" if name.endswith((":", "/")) else "plain")

@@ -25,6 +25,7 @@ _PATTERNS = (
     # Values of headers and fields, as Python shows them, and as they are sent.
     (re.compile(rf"(?i)({_WORDS}['\"]?\s*[:=]\s*)(['\"]).*?\2"), rf"\1{HIDDEN}"),
     (re.compile(rf"(?i)({_WORDS}=){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)(\bauthorization:\s*)[^\s'\"][^\r\n'\"]*"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{4,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"(?i)(header (?:part|value)).*"), rf"\1 {HIDDEN}"),
     (re.compile(rf"(?i)([?&;][\w-]*(?:sig|token|key|secret|credential|password)[\w-]*=){_VALUE}"), rf"\1{HIDDEN}"),
@@ -34,6 +35,10 @@ _PATTERNS = (
 
 _SECRET_NAME = re.compile(r"(?i)token|secret|passw|key|credential|auth|signature|cookie")
 _PLAIN_NAME = re.compile(r"\A(?:PATH|PWD|HOME|SHELL|LANG|LC_\w+|TERM|\w*_PROGRAM|HOSTNAME|PYTEST_\w+|COLORTERM)\Z")
+_PLACE = re.compile(r"(?:/[a-z0-9._-]+)+/?")
+_SHORT = 4
+"""Characters of a value that may be a secret, where the variable's name says so."""
+
 _LONG = 16
 """Characters of a variable's value that may be a secret, whatever it is called: a declaration can name any."""
 
@@ -53,6 +58,9 @@ def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in environ.items():
         if _PLAIN_NAME.match(name) or not value:
             continue
-        least = 4 if _SECRET_NAME.search(name) else _LONG
-        if len(value) >= least and not value.startswith(("/", ".", "~")) and " " not in value:
+        if _SECRET_NAME.search(name):
+            # Base64 may begin with a slash, and a passphrase has spaces; an absolute path of words is a place.
+            if len(value) >= _SHORT and not _PLACE.fullmatch(value):
+                yield value
+        elif len(value) >= _LONG and not value.startswith(("/", ".", "~")) and " " not in value:
             yield value

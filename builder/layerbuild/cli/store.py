@@ -222,16 +222,19 @@ def repair(obj: dict[str, Any], /, json_output: bool) -> None:
     here = station(obj)
     root = store_path(here.environ)
     lost = not checkup.is_sound(root)
-    if lost:
-        checkup.remove_database(root)
+    known = checkup.renew_database(root) if lost else 0
     found = checkup.check(here.store, here.environ, here.progress)
     needs = survey(here.store, own_lock(obj))
-    forgotten = checkup.repair(here.store, found, here.progress)
+    forgotten = checkup.repair(here.store, found, here.environ, here.progress)
     if json_output:
         print_json({**_checkup_json(found), "removed_rows": forgotten, "database_removed": lost})
         return
     if lost:
         click.echo("what the store remembered was damaged, and is gone: receipts and facts are learnt again")
+        click.echo(
+            f"{counted(known, 'project is', 'projects are')} still known: "
+            "run a command in each of the others before 'layerbuild gc'"
+        )
     _print_damaged(found)
     for damage in found.damaged:
         for project in paths(needs.needed_by(damage.item)):

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from layerbuild.care import Item
 from layerbuild.digests import CHUNK
-from layerbuild.errors import BrokenDatabase, UsageError
+from layerbuild.errors import BrokenDatabase, StoreError, UsageError
 from layerbuild.execute.parallel import in_threads
 from layerbuild.progress import Progress, Task
 from layerbuild.sources.gitcommand import Failure, Git
 from layerbuild.store import Store
 from layerbuild.store.inventory import Inventory
-from layerbuild.store.rows import dangling, prune
+from layerbuild.store.locks import locked
+from layerbuild.store.rows import dangling, prune, restore, salvaged
 from layerbuild.store.usage import others_since
 
 
@@ -70,34 +71,53 @@ def check(store: Store, environ: Mapping[str, str], progress: Progress) -> Check
     return Checkup(items=tuple(items), damaged=tuple(damaged), dangling=rows)
 
 
-def repair(store: Store, found: Checkup, progress: Progress) -> int:
-    """Removes what is damaged, and the rows of what is not there; returns how many rows.
+def repair(store: Store, found: Checkup, environ: Mapping[str, str], progress: Progress) -> int:
+    """Removes what is still damaged, and the rows of what is not there; returns how many rows.
 
-    What is damaged is removed whoever uses it: nobody can use it for anything.
+    What is damaged is removed whoever uses it: nobody can use it for anything. Since it was looked at, somebody may
+    have had it anew.
+
+    Args:
+        environ: of the git command.
 
     Raises:
         StoreError: something cannot be removed.
     """
     inventory = Inventory(store)
     with inventory.alone(lambda: progress.note("waiting for another layerbuild that cares for this store")):
-        inventory.discard([damage.item for damage in found.damaged])
+        for item in (damage.item for damage in found.damaged):
+            with progress.task(f"look at {item.name[:12]} again", item.size) as task:
+                inventory.discard(item, lambda path: bool(_fault(path, item, environ, task)))  # noqa: B023
         return prune(store)
 
 
-def remove_database(root: Path) -> None:
-    """Removes what the store at `root` remembers.
+def renew_database(root: Path) -> int:
+    """Removes what the store at `root` remembers, but for what nobody else knows: projects, and what was built here.
+
+    Returns:
+        How many projects are still known.
 
     Raises:
         UsageError: somebody uses it.
         StoreError: it cannot be removed.
     """
-    if others_since(root):
-        raise UsageError(
-            f"the database of the store at {root} is damaged, and another layerbuild uses it",
-            hint="end the other one, then run 'layerbuild store repair' again",
-        )
-    for name in ("store.db", "store.db-wal", "store.db-shm"):
-        (root / name).unlink(missing_ok=True)
+    with locked(root, "store.lock", waiting=lambda: None):
+        if others_since(root):
+            raise UsageError(
+                f"the database of the store at {root} is damaged, and another layerbuild uses it",
+                hint="end the other one, then run 'layerbuild store repair' again",
+            )
+        saved = salvaged(root / "store.db")
+        try:
+            for name in ("store.db", "store.db-wal", "store.db-shm"):
+                (root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{root / name} cannot be removed", cause=error.strerror, hint="check who owns the store's files"
+            ) from None
+    with contextlib.closing(Store(root)) as store:
+        restore(store, saved)
+        return len(store.projects())
 
 
 def is_sound(root: Path) -> bool:

@@ -85,7 +85,7 @@ class Reporter:
             return NotAudited(reason="audits were left out")
         base = image.base.reference if image.base else None
         if base is not None and not self.online and self.auditor.open_base(base).host is not None:
-            hint = f"run 'layerbuild report --online', or 'layerbuild audit {image.name}'"
+            hint = f"run 'layerbuild report --online --html FILE', or 'layerbuild audit {image.name}'"
             return NotAudited(reason=f"the layers of its base {base} would have to be read over the network", hint=hint)
         try:
             with self.progress.task(f"audit {image.name}"):

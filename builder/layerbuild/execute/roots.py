@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from layerbuild.registry.manifests import config_of, read_object
 from layerbuild.sources import git
 from layerbuild.store import Store
 from layerbuild.store.inventory import Inventory
+from layerbuild.store.local import Marks
 from layerbuild.wheels import inspection
 
 _KEY_DIGITS = 16
@@ -31,15 +33,26 @@ class Roots:
         locks: by the path of their file.
         gone: locks of projects that used the store, which are not there any more.
         unreadable: locks of projects that used the store, of which nobody knows what they need.
+        marks: by which it shows that a lock was written since, came or went.
     """
 
     locks: Mapping[Path, Lock]
     gone: tuple[Path, ...]
     unreadable: Mapping[Path, LockError]
+    marks: Mapping[Path, Marks | None]
+
+    def unchanged(self, store: Store, named: Sequence[Path]) -> bool:
+        """Whether no lock was written since they were read, neither of these nor of another project."""
+        return all(self.marks.get(path) == found for path, found in _marks(store, named).items())
 
 
-def read_roots(store: Store, named: Sequence[Path] = ()) -> Roots:
+def read_roots(store: Store, named: Sequence[Path] = (), *, cutoff_ns: int, forget: Sequence[Path] = ()) -> Roots:
     """The locks of the projects that used the store, and those that the user names besides.
+
+    Args:
+        cutoff_ns: a project that used the store since then may be about to write its first lock. Nanoseconds since
+            1970.
+        forget: locks that do not count as those of projects.
 
     Raises:
         LockError: one that was named is not there, or cannot be read.
@@ -47,22 +60,39 @@ def read_roots(store: Store, named: Sequence[Path] = ()) -> Roots:
     locks: dict[Path, Lock] = {}
     gone: list[Path] = []
     unreadable: dict[Path, LockError] = {}
-    for path in store.projects():
+    seen = _marks(store, named)
+    for path, used in store.projects().items():
+        if path in forget:
+            continue
         try:
             lock = _read(path)
+            if lock is None:
+                _expect_mounted(path, store.mount_of(path))
         except LockError as error:
             unreadable[path] = error
             continue
         if lock is not None:
             locks[path] = lock
-        else:
+        elif used * 1e9 < cutoff_ns:
             gone.append(path)
     for path in named:
         lock = _read(path.resolve())
         if lock is None:
             raise LockError(f"there is no lock at {path}", hint="name a lockfile.yaml after --root")
         locks[path.resolve()] = lock
-    return Roots(locks=locks, gone=tuple(gone), unreadable=unreadable)
+    return Roots(locks=locks, gone=tuple(gone), unreadable=unreadable, marks=seen)
+
+
+def _marks(store: Store, named: Sequence[Path]) -> dict[Path, Marks | None]:
+    found: dict[Path, Marks | None] = {}
+    for path in (*store.projects(), *(path.resolve() for path in named)):
+        found[path] = None
+        with contextlib.suppress(OSError):
+            found[path] = Marks.of(path.stat())
+    return found
+
+
+_LEAVE_OUT = "'layerbuild gc --forget DIR' if that project is not needed any more"
 
 
 def _read(path: Path) -> Lock | None:
@@ -73,8 +103,17 @@ def _read(path: Path) -> Lock | None:
         raise LockError(
             f"nobody knows what {path} needs of the store: it cannot be read",
             cause=error.brief,
-            hint="mend it, or remove that project if it is not needed any more",
+            hint=f"mend it, or run {_LEAVE_OUT}",
         ) from None
+
+
+def _expect_mounted(path: Path, mount: Path | None) -> None:
+    if mount is not None and not os.path.ismount(mount):
+        raise LockError(
+            f"nobody knows what {path} needs of the store: it is not there",
+            cause=f"it was on a disk at {mount}, which is not mounted now",
+            hint=f"mount it, or run {_LEAVE_OUT}",
+        )
 
 
 class Needs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from layerbuild.care import Choice, Item, Policy, choose
@@ -15,6 +16,9 @@ from layerbuild.store import Store
 from layerbuild.store.inventory import Inventory
 from layerbuild.store.rows import prune
 from layerbuild.store.usage import others_since
+
+_ROUNDS = 8
+"""How often it is chosen anew what goes. Locks that are written all the time are left to the next collection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +51,11 @@ class Wishes:
 
     Attributes:
         roots: locks that count besides those of the projects that used the store.
+        forget: locks of projects that used the store, and keep nothing any more.
     """
 
     roots: Sequence[Path] = ()
+    forget: Sequence[Path] = ()
     keep_since_ns: int | None = None
     keep_count: int | None = None
     max_size: int | None = None
@@ -83,15 +89,15 @@ class Collected:
         return self.choice.left + sum(item.size for item in self.spared)
 
 
-def survey(store: Store, roots: Sequence[Path] = ()) -> Survey:
-    """Looks at a store, and makes nothing in it look used.
+def survey(store: Store, roots: Sequence[Path] = (), *, forget: Sequence[Path] = ()) -> Survey:
+    """Looks at a store, and makes nothing in it look used. For `roots` and `forget` see `Wishes`.
 
     Raises:
         LockError, StoreError: a lock that was named or the store cannot be read.
     """
     # First: who ends later has either written a lock by the time that locks are read, or still lives now.
     cutoff = min([time.time_ns(), *others_since(store.root, own=store.usage)])
-    found, inventory = read_roots(store, roots), Inventory(store)
+    found, inventory = read_roots(store, roots, cutoff_ns=cutoff, forget=forget), Inventory(store)
     items = tuple(inventory.items())
     needs = Needs(store, inventory)
     return Survey(
@@ -103,47 +109,65 @@ def survey(store: Store, roots: Sequence[Path] = ()) -> Survey:
 
 
 def collect(store: Store, wishes: Wishes, progress: Progress) -> Collected:
-    """Removes what nobody needs.
+    """Removes what nobody needs. Where a lock is written meanwhile, what is left is chosen anew.
 
     Raises:
-        UsageError: no lock is known, and so it would be all.
+        UsageError: no lock is known, and so it would be all; or a project to be forgotten is not known.
         LockError, StoreError: a lock or the store cannot be read, or something cannot be removed.
     """
-    inventory = Inventory(store)
+    _expect_known(store, wishes.forget)
+    inventory, removed = Inventory(store), list[Item]()
     with inventory.alone(lambda: progress.note("waiting for another layerbuild that cares for this store")):
-        with progress.task("look at the store"):
-            seen = survey(store, wishes.roots)
-        for error in seen.roots.unreadable.values():
-            raise error
-        if not seen.roots.locks and not wishes.everything and seen.items:
-            raise UsageError(
-                f"no project is known that uses the store at {store.root}: everything in it would go",
-                hint="name locks with --root LOCKFILE, run a command in your projects, or empty it with --all",
-            )
-        choice = choose(
-            seen.items,
-            seen.needed,
-            Policy(
-                cutoff_ns=seen.cutoff_ns,
-                keep_since_ns=wishes.keep_since_ns,
-                keep_count=wishes.keep_count,
-                max_size=wishes.max_size,
-                even_needed=wishes.even_needed,
-                everything=wishes.everything,
-            ),
-        )
-        if wishes.dry_run:
-            return Collected(survey=seen, choice=choice, removed=choice.remove, spared=())
-        removed = _remove(inventory, choice, seen, progress)
+        for _ in range(_ROUNDS):
+            seen, choice = _chosen(store, wishes, progress)
+            if wishes.dry_run:
+                return Collected(survey=seen, choice=choice, removed=choice.remove, spared=())
+            still = partial(seen.roots.unchanged, store, wishes.roots)
+            removed += _remove(inventory, choice, seen, still, progress)
+            if still():
+                break
         prune(store)
-        for path in seen.roots.gone:
+        for path in (*seen.roots.gone, *wishes.forget):
             store.forget_project(path)
     gone = {item.id for item in removed}
     spared = tuple(item for item in choice.remove if item.id not in gone)
     return Collected(survey=seen, choice=choice, removed=tuple(removed), spared=spared)
 
 
-def _remove(inventory: Inventory, choice: Choice, seen: Survey, progress: Progress) -> list[Item]:
+def _expect_known(store: Store, forget: Sequence[Path]) -> None:
+    known = store.projects()
+    for path in forget:
+        if path not in known:
+            raise UsageError(
+                f"no project at {path.parent} has used the store at {store.root}",
+                hint="'layerbuild store' lists those that have",
+            )
+
+
+def _chosen(store: Store, wishes: Wishes, progress: Progress) -> tuple[Survey, Choice]:
+    with progress.task("look at the store"):
+        seen = survey(store, wishes.roots, forget=wishes.forget)
+    for error in seen.roots.unreadable.values():
+        raise error
+    if not seen.roots.locks and not wishes.everything and seen.items:
+        raise UsageError(
+            f"no project is known that uses the store at {store.root}: everything in it would go",
+            hint="name locks with --root LOCKFILE, run a command in your projects, or empty it with --all",
+        )
+    policy = Policy(
+        cutoff_ns=seen.cutoff_ns,
+        keep_since_ns=wishes.keep_since_ns,
+        keep_count=wishes.keep_count,
+        max_size=wishes.max_size,
+        even_needed=wishes.even_needed,
+        everything=wishes.everything,
+    )
+    return seen, choose(seen.items, seen.needed, policy)
+
+
+def _remove(
+    inventory: Inventory, choice: Choice, seen: Survey, still: Callable[[], bool], progress: Progress
+) -> list[Item]:
     with progress.task("remove what nobody needs", choice.freed) as task:
         advance: Callable[[Item], None] = lambda item: task.advance(item.size)  # noqa: E731
-        return inventory.remove(choice.remove, seen.cutoff_ns, advance)
+        return inventory.remove(choice.remove, seen.cutoff_ns, advance, still=still)

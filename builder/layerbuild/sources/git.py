@@ -11,6 +11,7 @@ mirror; what a branch or a tag means is asked of the address itself only.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def _url(uri: str, repository: str, project: Path) -> str:
     if scheme == "file":
         if rest.startswith("//") and not rest.startswith("///"):
             raise _malformed(uri, "it names another machine")
-        return "file://" + quote(str((project / rest.removeprefix("//")).absolute()))
+        return "file://" + quote(os.fsencode((project / rest.removeprefix("//")).absolute()))
     try:
         parts = urlsplit(f"{scheme}:{rest}")
         host, _ = parts.hostname or "", parts.port

@@ -38,11 +38,12 @@ CREATE TABLE IF NOT EXISTS derived (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS registries (
     host TEXT, name TEXT, value INTEGER NOT NULL, learnt REAL NOT NULL, PRIMARY KEY (host, name));
 CREATE TABLE IF NOT EXISTS projects (lock BLOB PRIMARY KEY, used REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS mounts (lock BLOB PRIMARY KEY, mount BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS names (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS built (sha256 TEXT PRIMARY KEY);
 """
 
-_VERSION = 5
+_VERSION = 6
 """Of the tables above."""
 
 _LONGEST_NAME = 200
@@ -200,11 +201,19 @@ class Database:
 
     def remember_project(self, lock: Path) -> None:
         """The project whose lock is, or will be, at this absolute path uses the store now."""
+        mount = next(place for place in lock.parents if os.path.ismount(place))
+        self.query("INSERT OR REPLACE INTO mounts VALUES (?, ?)", os.fsencode(lock), os.fsencode(mount))
         self.query("INSERT OR REPLACE INTO projects VALUES (?, ?)", os.fsencode(lock), time.time())
 
     def forget_project(self, lock: Path) -> None:
         """What that project needs is needed by nobody because of it."""
-        self.query("DELETE FROM projects WHERE lock = ?", os.fsencode(lock))
+        for table in ("projects", "mounts"):
+            self.query(f"DELETE FROM {table} WHERE lock = ?", os.fsencode(lock))  # noqa: S608  # no input in it
+
+    def mount_of(self, lock: Path) -> Path | None:
+        """Where the file system was mounted that had the lock of a project; None where nobody looked."""
+        rows = self.query("SELECT mount FROM mounts WHERE lock = ?", os.fsencode(lock))
+        return Path(os.fsdecode(cast("bytes", rows[0][0]))) if rows else None
 
     def projects(self) -> dict[Path, float]:
         """The locks of all projects that used the store, and when each did last, in Unix seconds."""
@@ -236,8 +245,19 @@ def _now() -> tuple[float, int]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return _opened(path, "NORMAL")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+        # What processes share of a database is a file, for which a full disk has no room: alone it works without.
+        return _opened(path, "EXCLUSIVE")
+
+
+def _opened(path: Path, locking: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     try:
+        connection.execute(f"PRAGMA locking_mode = {locking}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
@@ -248,5 +268,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def unusable(root: Path, cause: str) -> StoreError:
     """The error for a store whose directory or disk does not play along."""
-    hint = "make the directory writable and room on its disk, or name another one with LAYERBUILD_STORE"
+    hint = (
+        "make the directory writable and room on its disk ('layerbuild gc'), or name another one with LAYERBUILD_STORE"
+    )
     return StoreError(f"the store at {root} cannot be used", cause=cause, hint=hint)

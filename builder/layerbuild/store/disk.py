@@ -129,7 +129,7 @@ class Disk:
             raise StoreError(
                 f"the store at {self.root} cannot take {size} bytes more",
                 cause=error.strerror,
-                hint="make room on its disk",
+                hint="make room on its disk, for example with 'layerbuild gc'",
             ) from None
 
     def keep(self, temporary: Path, final: Path) -> None:

@@ -9,14 +9,15 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from layerbuild.care import Item, Kind
 from layerbuild.errors import StoreError
 from layerbuild.model import sha256_hex
 from layerbuild.store import Store
-from layerbuild.store.locks import locked, try_hold
+from layerbuild.store.locks import hold, locked, try_hold
+from layerbuild.store.usage import others_since
 
 _AT_ONCE = 64
 """Things that are removed while nobody else begins to use one."""
@@ -111,11 +112,19 @@ class Inventory:
             yield
             self._empty_trash()
 
-    def remove(self, items: Sequence[Item], cutoff_ns: int, advance: Callable[[Item], None]) -> list[Item]:
+    def remove(
+        self,
+        items: Sequence[Item],
+        cutoff_ns: int,
+        advance: Callable[[Item], None],
+        *,
+        still: Callable[[], bool] = lambda: True,
+    ) -> list[Item]:
         """Removes what was not used since `cutoff_ns`. The caller is `alone`.
 
         Args:
             advance: is told of each thing that went.
+            still: whether all of them may go; once it is False, nothing more goes.
 
         Returns:
             What went.
@@ -127,6 +136,10 @@ class Inventory:
         for start in range(0, len(items), _AT_ONCE):
             try:
                 with self._store.usage.alone():
+                    if not still():
+                        break
+                    # Who came since may have a clock that is behind.
+                    cutoff_ns = min([cutoff_ns, *others_since(self._root, own=self._store.usage)])
                     went = [item for item in items[start : start + _AT_ONCE] if self._take(item, cutoff_ns)]
             except OSError as error:
                 raise StoreError(
@@ -138,23 +151,29 @@ class Inventory:
             self._empty_trash()
         return gone
 
-    def discard(self, items: Iterable[Item]) -> None:
-        """Removes things whoever uses them. The caller is `alone`.
+    def discard(self, item: Item, damaged: Callable[[Path], bool]) -> None:
+        """Removes a thing whoever uses it, if it is damaged. The caller is `alone`.
 
         Raises:
-            StoreError: one cannot be removed.
+            StoreError: it cannot be removed.
         """
-        for item in items:
-            path = self.path(item)
-            try:
-                if item.kind == "git":
-                    self._throw_away(path)
-                else:
+        path = self.path(item)
+        try:
+            if item.kind != "git":
+                if damaged(path):
                     path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"{path} cannot be removed", cause=error.strerror, hint="check who owns the store's files"
-                ) from None
+                return
+            # A git at work in it would go on in what is thrown away.
+            descriptor = hold(path.with_suffix(".lock"), lambda: None)
+            try:
+                if damaged(path):
+                    self._throw_away(path)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be removed", cause=error.strerror, hint="check who owns the store's files"
+            ) from None
 
     def _throw_away(self, path: Path) -> None:
         trash = self._root / _TRASH

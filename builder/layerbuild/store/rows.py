@@ -1,8 +1,10 @@
-"""Rows of a store that tell of files which are not there any more."""
+"""Rows of a store: those that tell of files which are not there any more, and those that a damage must not take."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -41,6 +43,33 @@ def prune(store: Store) -> int:
         for row in rows:
             store.query(f"DELETE FROM {table} WHERE rowid = ?", row)  # noqa: S608  # no input in it
     return sum(map(len, found.values()))
+
+
+# --- what outlives a damaged database ------------------------------------------------------------------
+
+_PRECIOUS: dict[str, tuple[type, ...]] = {"projects": (bytes, float), "mounts": (bytes, bytes), "built": (str,)}
+"""Tables that nothing else tells of, and what is in their columns: without them, garbage collection would take more."""
+
+Rows = dict[str, list[tuple[object, ...]]]
+
+
+def salvaged(path: Path) -> Rows:
+    """What can still be read of the tables that nothing else tells of, in a damaged database that nobody uses."""
+    found: Rows = {table: [] for table in _PRECIOUS}
+    for table, types in _PRECIOUS.items():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as connection:
+            for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608  # no input in it
+                if tuple(map(type, row)) == types:
+                    found[table].append(row)
+    return found
+
+
+def restore(store: Store, rows: Rows) -> None:
+    """Puts into a new database what was salvaged."""
+    for table, found in rows.items():
+        for row in found:
+            marks = ", ".join("?" * len(row))
+            store.query(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", *row)  # noqa: S608  # no input in it
 
 
 def _file(store: Store, sha256: str) -> Path:
