@@ -250,3 +250,9 @@ def test_the_project_may_be_named(built: Project, run: Run) -> None:
     assert (built.root / "p/recipes/here.yaml").is_file() and not (built.root / "here/recipes").exists()
     layers = yaml.safe_load((built.root / "p/layers/here.yaml").read_text())
     assert layers["here-files"]["files"] == {"/x": {"source": "file:../here/x"}}
+
+
+def test_names_do_not_reach_the_terminal_as_commands(built: Project, run: Run) -> None:
+    built.write({"Dockerfile": "FROM a/b\nRUN wget -O '/x\x1b[2J.txt' https://x.example/a\n"})
+    done = run(built, "import", "Dockerfile", "--offline")
+    assert done.code == 0 and "/x\\x1b[2J.txt" in done.out and "\x1b" not in done.out + done.err

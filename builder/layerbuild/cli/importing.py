@@ -13,6 +13,7 @@ import click
 from layerbuild import project
 from layerbuild.adding import files
 from layerbuild.adding.identify import Identifier
+from layerbuild.audit.findings import printable
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, progress_for
 from layerbuild.declarations import root_of
@@ -164,7 +165,8 @@ def _print(dockerfile: str, remarks: Sequence[Remark], written: Sequence[str]) -
     for remark in remarks:
         sign, colour = _SIGNS[remark.verdict]
         what = f"{remark.what}: " if remark.what else ""
-        click.echo(f"{click.style(sign, fg=colour)} {dockerfile}:{remark.line}: {what}{remark.text}")
+        said = printable(f"{dockerfile}:{remark.line}: {what}{remark.text}")
+        click.echo(f"{click.style(sign, fg=colour)} {said}")
     left = sum(remark.verdict == "left" for remark in remarks)
     for name in written:
         click.echo(f"wrote {name}")

@@ -91,6 +91,7 @@ class Translation:
         software = "# It must hold what layerbuild does not install: apt and Python packages.\n"
         parts = [
             f"{head}\n{as_yaml({'name': self.name})}\n{software}{as_yaml({'base': self.stage.image})}",
+            *([as_yaml({"platform": self.stage.platform})] if self.stage.platform else []),
             *([as_yaml({"webui": self._webui})] if self._webui else []),
             as_yaml({"layers": self._used}) if self._used else "layers: []\n",
             *([as_yaml({"config": self.config})] if self.config else []),
