@@ -38,8 +38,9 @@ class Shell:
 
     def __init__(self, stage: Stage, lines: Mapping[int, str], remark: Callable[[Remark], None]) -> None:
         self._stage = stage
-        self._lines = dict(lines)
-        self._line = min(lines)
+        self._text = "\n".join(lines.values())
+        self._numbers = list(lines)
+        self._at = 0
         self._tell = remark
         self._directory = stage.workdir
         self._handlers: dict[str, Callable[[Sequence[str]], None]] = {
@@ -59,13 +60,19 @@ class Shell:
 
     def _find(self, command: Command) -> None:
         """Goes on to the line that the command begins in."""
-        begins = [command.words[:many] for many in (3, 2, 1)]
-        for words in begins:
-            pattern = re.compile(r"\b" + r"\W+".join(re.escape(word) for word in words))
-            for line, text in self._lines.items():
-                if line >= self._line and pattern.search(text):
-                    self._line = line
-                    return
+        first = self._text.find(command.words[0], self._at)
+        if first < 0:
+            return
+        for many in (3, 2, 1):
+            words = map(re.escape, command.words[:many])
+            if found := re.compile(r"(?<!\w)" + r"[^\w\n]+".join(words)).search(self._text, first):
+                self._at = self._text.rfind("\n", 0, found.start()) + 1
+                return
+
+    @property
+    def _line(self) -> int:
+        """The number of the line that has the command."""
+        return self._numbers[self._text.count("\n", 0, self._at)]
 
     def _command(self, command: Command, before: Command | None) -> None:
         name = posixpath.basename(command.words[0])

@@ -149,12 +149,26 @@ class Stage:
         if path.endswith("/") or at in self.directories or isinstance(self.things.get(at), Clone):
             return True
         for_models = type_of_place(f"{at}/x") and posixpath.splitext(at)[1].lower() not in MODEL_SUFFIXES
-        return bool(for_models) or any(place.startswith(f"{at}/") for place in self.things)
+        return bool(for_models) or any(place != at for place in self.below(at))
+
+    def below(self, path: str) -> dict[str, Thing]:
+        """What lies at or below a path."""
+        path = path.rstrip("/")
+        inside = f"{path}/"
+        return {place: thing for place, thing in self.things.items() if place == path or place.startswith(inside)}
 
     def take(self, source: Stage, path: str, target: str) -> bool:
         """What lies at or below `path` of `source`, at `target` here; whether there was anything."""
-        path = path.rstrip("/")
-        found = {p: thing for p, thing in source.things.items() if p == path or p.startswith(f"{path}/")}
+        return self._put_all(source.below(path), path.rstrip("/"), target)
+
+    def carry(self, path: str, target: str, *, move: bool) -> bool:
+        """What lies at or below `path`, at `target`, and not where it was if it moves; whether there was anything."""
+        found = self.below(path)
+        if move:
+            self.drop(path)
+        return self._put_all(found, path.rstrip("/"), target)
+
+    def _put_all(self, found: Mapping[str, Thing], path: str, target: str) -> bool:
         for place, thing in found.items():
             there = posixpath.normpath(target + place[len(path) :])
             if isinstance(thing, Local):
@@ -164,16 +178,9 @@ class Stage:
             self.put(there, thing)
         return bool(found)
 
-    def carry(self, path: str, target: str, *, move: bool) -> bool:
-        """What lies at or below `path`, at `target`, and not where it was if it moves; whether there was anything."""
-        found = {place: thing for place, thing in self.things.items() if f"{place}/".startswith(f"{path}/")}
-        if move:
-            self.drop(path)
-        return self.take(Stage(image="", things=found), path, target)
-
     def drop(self, path: str) -> bool:
         """Removes what lies at or below a path; whether there was anything."""
-        found = [place for place in self.things if place == path or place.startswith(f"{path.rstrip('/')}/")]
+        found = self.below(path)
         for place in found:
             del self.things[place]
         return bool(found)
