@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from layerbuild import project
+from layerbuild import images, project
 from layerbuild.dockerfile.reading import instructions
 from layerbuild.dockerfile.stage import Local
 from layerbuild.dockerfile.stages import Reader
@@ -143,6 +144,18 @@ COPY --from=one /opt/run.sh /bin/
     assert set(things) == {"/webui", *models, "/etc/conf/conf", "/bin/run.sh"}
     conf = things["/etc/conf/conf"]
     assert isinstance(conf, Local) and conf.target == "/etc/conf"
+
+
+@pytest.mark.parametrize(
+    ("address", "flavor"), [("lllyasviel/stable-diffusion-webui-forge", "forge"), ("vladmandic/automatic", "sdnext")]
+)
+def test_another_webui_is_named_in_the_recipe_too(address: str, flavor: str, tmp_path: Path) -> None:
+    recipe, layers, _ = translated(f"FROM a/b\nENV =x A=1\nRUN git clone https://github.com/{address} /sd\n")
+    assert recipe["webui"] == {"root": "/sd", "flavor": flavor} and layers["webui"]["flavor"] == flavor
+    for name, data in (("recipes", recipe), ("layers", layers)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.yaml").write_text(yaml.safe_dump(data))
+    assert len(images.expand(project.load(tmp_path))) == 1
 
 
 def test_a_platform_is_kept() -> None:

@@ -274,4 +274,4 @@ def _reference(image: str) -> str:
 
 def _pairs(value: str) -> dict[str, str]:
     """`NAME=value` words."""
-    return {name: found for name, equals, found in (word.partition("=") for word in words_of(value)) if equals}
+    return {name: found for name, equals, found in (word.partition("=") for word in words_of(value)) if name and equals}

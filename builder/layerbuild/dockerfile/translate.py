@@ -144,7 +144,8 @@ class Translation:
         }
         flavor = webui_flavor(f"{clone.address}@HEAD") or "a1111"
         known = self._of_catalog(clone) if flavor == "a1111" else None
-        self._webui = {"root": root} if root != _ROOT else None
+        said = {"root": root if root != _ROOT else None, "flavor": flavor if flavor != "a1111" else None}
+        self._webui = {key: value for key, value in said.items() if value} or None
         if known is not None and not parts["extensions"]:
             self._used.append(known)
             self._remark(clone.line, f"the catalog's {known}, with its checkouts")
