@@ -81,13 +81,13 @@ def narrowing(command: F) -> F:
 def selected(project: Project | Declarations, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
     """The images that a command with `selection` is about.
 
-    That none has changed is no error: it is said, and the command ends there; with `--json` it goes
+    That there is none, or none has changed, is no error: it is said, and the command ends there; with `--json` it goes
     on with none, and prints an empty result.
     """
     since = arguments["changed_since"]
     images = project.select(arguments["patterns"], labels=arguments["labels"], changed_since=since)
     if not images and not arguments["json_output"]:
-        click.echo(f"no image changed since {since}")
+        click.echo("recipes/ has no recipe yet" if since is None else f"no image changed since {since}")
         raise click.exceptions.Exit(0)
     return images
 
