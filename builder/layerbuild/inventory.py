@@ -134,15 +134,21 @@ class ImageItem:
         """Layers whose size nobody knows before they are made."""
         return sum(1 for layer in self.layers if layer.size is None)
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
+    def brief(self) -> dict[str, Any]:
+        """For programs, without its models and layers."""
         return {
             **{"name": self.name, "platform": self.platform, "manifest": self.manifest},
             "base": {"reference": self.base[0], "digest": self.base[1]} if self.base else None,
             **{"recipe": self.file, "repository": self.repository, "tags": list(self.tags)},
+            "pull": {"bytes": self.size, "unknown_layers": self.unknown, "base_counted": self.complete},
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            **self.brief(),
             "models": [asdict(model) for model in self.models],
             "layers": [{**asdict(layer), "shared": list(layer.shared)} for layer in self.layers],
-            "pull": {"bytes": self.size, "unknown_layers": self.unknown, "base_counted": self.complete},
             "unread_bytes": self.unread,
         }
 

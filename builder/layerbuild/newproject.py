@@ -45,6 +45,7 @@ class Survey:
 
     Attributes:
         models: paths of model files below it, in order; at most 200.
+        unlisted: how many more there are.
         dockerfiles: their paths below it.
         git: whether it lies in a git repository.
     """
@@ -52,10 +53,16 @@ class Survey:
     models: tuple[str, ...]
     dockerfiles: tuple[str, ...]
     git: bool
+    unlisted: int = 0
+
+
+def recipe_name(directory: Path) -> str:
+    """A name for the recipe of a directory: its own, dots and all."""
+    return layer_name(f"{directory.resolve().name or 'worker'}.d")
 
 
 def survey(root: Path) -> Survey:
-    """What lies in `root`, hidden directories and links aside."""
+    """What lies in `root`; hidden directories, and links to others, aside."""
     models, dockerfiles = [], []
     for path in _files(root):
         name = Path(path).name
@@ -64,7 +71,12 @@ def survey(root: Path) -> Survey:
         elif re.fullmatch(r"(?:.+\.)?(?:Dockerfile|Containerfile)(?:\..+)?", name, re.IGNORECASE):
             dockerfiles.append(path)
     git = any((directory / ".git").exists() for directory in (root, *root.parents))
-    return Survey(models=tuple(sorted(models)[:_MOST]), dockerfiles=tuple(sorted(dockerfiles)), git=git)
+    return Survey(
+        models=tuple(sorted(models)[:_MOST]),
+        dockerfiles=tuple(sorted(dockerfiles)),
+        git=git,
+        unlisted=max(0, len(models) - _MOST),
+    )
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -74,7 +86,7 @@ def _files(root: Path) -> Iterator[str]:
         below[:] = [] if deep else sorted(n for n in below if not n.startswith(".") and n not in _SKIPPED)
         for name in names:
             path = (inside / name).as_posix()
-            if path.isprintable() and not has_markup(path):
+            if path.isprintable() and not has_markup(path) and (root / path).is_file():
                 yield path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_claims_are_bounded(tmp_path: Path, annotations: Any, history: tuple[str
     assert len(layer.title) <= 220 and len(layer.encoding) <= 200 and layer.label and layer.kind
 
 
-@pytest.mark.parametrize("rootfs", [None, [], {"diff_ids": 3}, {"diff_ids": ["x", "y"]}, {"diff_ids": [1]}])
+@pytest.mark.parametrize("rootfs", [None, [], "x", [1], {"diff_ids": 3}, {"diff_ids": ["x", "y"]}, {"diff_ids": [1]}])
 def test_configs_that_make_no_sense(tmp_path: Path, rootfs: Any) -> None:
     image = empty(tmp_path / "out").plant({"a": b"a"})
     reference = replace(image, config={**image.config, "rootfs": rootfs, "history": [1, {"created_by": 2}]}).save()
@@ -111,6 +112,19 @@ def test_configs_that_make_no_sense(tmp_path: Path, rootfs: Any) -> None:
         assert error.hint
     else:
         assert layer.diff_id is None
+
+
+def test_an_index_without_an_image(tmp_path: Path, project: Project) -> None:
+    out = empty(tmp_path / "out").save().split(":")[1]
+    index = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    digest = hashlib.sha256(index).hexdigest()
+    (Path(out) / "blobs/sha256" / digest).write_bytes(index)
+    named = {"org.opencontainers.image.ref.name": "none:v1"}
+    entry = {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": f"sha256:{digest}", "size": len(index)}
+    (Path(out) / "index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": [{**entry, "annotations": named}]})
+    )
+    project.run("show", f"oci:{out}:none:v1", check=False).failed(2, "is an index without an image")
 
 
 def test_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path, project: Project) -> None:

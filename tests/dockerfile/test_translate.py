@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from layerbuild import project
+from layerbuild import images, project
 from layerbuild.dockerfile.reading import instructions
+from layerbuild.dockerfile.stage import Local
 from layerbuild.dockerfile.stages import Reader
 from layerbuild.dockerfile.translate import Translation
 from layerbuild.errors import UsageError
@@ -100,6 +102,75 @@ COPY --from=ghcr.io/a/b /x /y
     assert verdicts[9] == verdicts[10] == "left" and verdicts[7] == verdicts[8] == "translated"
 
 
+@pytest.mark.parametrize(
+    ("commands", "path"),
+    [
+        ("wget -O /t/Lora/a.safetensors {} && mv /t/Lora /sd/models/", "/sd/models/Lora/a.safetensors"),
+        ("wget -P /t {} && mv /t/a.safetensors /sd/models/Lora", "/sd/models/Lora/a.safetensors"),
+        ("wget -P /t {} && mkdir -p /m && cp /t/a.safetensors /m && rm -rf /t/*", "/m/a.safetensors"),
+        ("wget -P /t {} && mkdir -p /m $X && cp -r /t/. /m && rm -r /t", "/m/a.safetensors"),
+        ("wget -P /t {} && mv /t/a.safetensors /m.safetensors", "/m.safetensors"),
+        ("cd /w && wget -P /t -O a.safetensors {}", "/w/a.safetensors"),
+        ("curl --referer https://x.example -o /t/a.safetensors {}", "/t/a.safetensors"),
+        ("curl -w https://x.example -OJ {}", "/a.safetensors"),
+    ],
+)
+def test_where_a_file_comes_to_lie(commands: str, path: str) -> None:
+    reader = Reader()
+    for instruction in instructions(f"FROM a\nRUN {commands}\n".format("https://x.example/a.safetensors").encode(), ""):
+        reader.read(instruction)
+    assert list(reader.last.things) == [path]
+    assert {remark.verdict for remark in reader.remarks} <= {"translated", "unnecessary"}
+
+
+def test_of_a_directory_copy_takes_what_is_in_it() -> None:
+    text = f"""
+FROM a/b AS one
+RUN git clone -b v1.10.1 {A1111} /sd && wget -P /m https://x.example/a.safetensors
+COPY conf /opt/conf/
+COPY run.sh /opt/
+FROM a/b
+COPY --from=one /sd /webui/
+COPY --from=one /m/ /webui/models/Lora/
+COPY --from=one /m/a.safetensors /webui/models/VAE/
+COPY --from=one /opt/conf/ /etc/conf/
+COPY --from=one /opt/run.sh /bin/
+"""
+    reader = Reader()
+    for instruction in instructions(text.encode(), ""):
+        reader.read(instruction)
+    things = reader.last.things
+    models = {"/webui/models/Lora/a.safetensors", "/webui/models/VAE/a.safetensors"}
+    assert set(things) == {"/webui", *models, "/etc/conf/conf", "/bin/run.sh"}
+    conf = things["/etc/conf/conf"]
+    assert isinstance(conf, Local) and conf.target == "/etc/conf"
+
+
+@pytest.mark.parametrize(
+    ("address", "flavor"), [("lllyasviel/stable-diffusion-webui-forge", "forge"), ("vladmandic/automatic", "sdnext")]
+)
+def test_another_webui_is_named_in_the_recipe_too(address: str, flavor: str, tmp_path: Path) -> None:
+    recipe, layers, _ = translated(f"FROM a/b\nENV =x A=1\nRUN git clone https://github.com/{address} /sd\n")
+    assert recipe["webui"] == {"root": "/sd", "flavor": flavor} and layers["webui"]["flavor"] == flavor
+    for name, data in (("recipes", recipe), ("layers", layers)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.yaml").write_text(yaml.safe_dump(data))
+    assert len(images.expand(project.load(tmp_path))) == 1
+
+
+def test_a_platform_is_kept() -> None:
+    for flag, platform in (("linux/arm64", "linux/arm64"), ("$BUILDPLATFORM", None)):
+        recipe, _, _ = translated(f"FROM --platform={flag} a/b AS x\nFROM x\n")
+        assert recipe.get("platform") == platform
+
+
+def test_what_only_the_base_knows_is_left() -> None:
+    lines = ["WORKDIR $HOME/x", "USER $U", "EXPOSE 80 $P", "VOLUME /a $V", "LABEL a=$L b=c", "STOPSIGNAL $S"]
+    recipe, _, verdicts = translated("\n".join(["FROM a/b", *lines, "VOLUME data"]))
+    assert [verdicts[line] for line in range(2, 8)] == ["left"] * 6
+    assert set(recipe["config"]) == {"volumes"}
+
+
 def test_a_header_counts_where_no_place_tells() -> None:
     text = (
         "FROM a/b\nRUN curl -Lo /x/a.safetensors https://x.example/a.safetensors && curl -O https://x.example/b.bin\n"
@@ -121,6 +192,8 @@ def test_a_header_counts_where_no_place_tells() -> None:
             "RUN hf download a/b --local-dir /x",
         ),
         *("RUN wget https://huggingface.co/a/b", "RUN ./install.sh", "RUN python -m pip install x", "ONBUILD RUN x"),
+        *("ADD a.tar.gz /opt/", "RUN wget --content-disposition https://civitai.com/api/download/models/1"),
+        *("RUN curl -OJL https://x.example/download?id=1", "RUN aria2c https://civitai.com/api/download/models/1"),
         *("COPY <<E /f\nx\nE", "COPY a", "COPY $X /y", "COPY gone /y", "HEALTHCHECK NONE", "RUN git checkout x"),
         *("RUN git clone https://github.com/a/b /opt/b", "RUN wget 'https://x.example/a.pt?sig=x'", "MAINTAINER me"),
     ],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -292,3 +296,50 @@ class TestTrees:
         assert run(worker, "add", address, "--to", "b").code == 0
         assert list(layers(worker, "webui")) == ["webui-1.10.1"]
         run(worker, "add", address, "--to", "c").failed(2, "no recipe 'c'", "worker")
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("name", ["bad name", "../ink", "a:b", "_ink"])
+    def test_a_name_that_lock_would_refuse(self, worker: Project, run: Run, name: str) -> None:
+        worker.write({"ink.safetensors": tensors(_LORA)})
+        run(worker, "add", "ink.safetensors", "--name", name).failed(2, "cannot be declared: not a layer name")
+        assert not (worker.root / "layers").exists()
+
+    def test_a_file_as_a_snapshot(self, worker: Project, run: Run) -> None:
+        worker.write({"ink.safetensors": tensors(_LORA)})
+        run(worker, "add", "ink.safetensors", "--type", "huggingface").failed(2, "'checkpoint'")
+        assert not (worker.root / "layers").exists()
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_a_directory_of_an_extension_elsewhere(self, worker: Project, run: Run, own: bool) -> None:
+        GitRepo(worker.root / "git" / "ext").commit({"x.py": b"x = 1\n"})
+        if own:
+            worker.write({"layers/webui.yaml": "mine: {kind: webui, source: git+file:git/ext@main, version: 1.10.1}\n"})
+        done = run(worker, "add", "git+file:git/ext@main", "--name", "../ext")
+        done.failed(2, "cannot be declared: expected a name")
+
+    def test_a_file_where_layers_should_be(self, worker: Project, run: Run) -> None:
+        worker.write({"ink.safetensors": tensors(_LORA), "layers": ""})
+        run(worker, "add", "ink.safetensors").failed(2, "layers is there, and is no directory")
+
+
+def test_two_at_once_keep_both(worker: Project) -> None:
+    worker.write({"ink.safetensors": tensors(_LORA), "other.safetensors": tensors(_LORA)})
+    holder = os.open(worker.root, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    command = [sys.executable, "-m", "layerbuild", "add", "ink.safetensors", "--to", "worker"]
+    with subprocess.Popen(command, cwd=worker.root, env=worker.environ, stdout=subprocess.DEVNULL) as process:
+        while not _waits(process.pid):
+            assert process.poll() is None, "it did not wait for another that writes"
+        worker.write({"recipes/worker.yaml": _RECIPE.replace("[]", "[other]")})
+        worker.write({"layers/models.yaml": "other: {kind: model, type: lora, source: 'file:other.safetensors'}\n"})
+        os.close(holder)
+    assert process.returncode == 0
+    assert list(layers(worker)) == ["other", "ink"]
+    assert (worker.root / "recipes/worker.yaml").read_text() == _RECIPE.replace("[]", "[other, ink]")
+
+
+def _waits(process: int) -> bool:
+    """Whether a process waits for a lock, by the kernel's list."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(str(process) in words for words in waiting)

@@ -130,6 +130,14 @@ def test_errors(built: Project, tmp_path: Path) -> None:
     built.run("diff", str(damaged), check=False).failed(2, "version 9")
 
 
+def test_names_in_anothers_lock_do_not_reach_the_terminal_as_they_are(built: Project, tmp_path: Path) -> None:
+    text = built.lockfile.read_text()
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text(text.replace("\n  ink:\n", '\n  "i\\e[2Jnk":\n'))
+    out = built.run("diff", str(theirs)).out
+    assert "- i\\x1b[2Jnk" in out and "\x1b" not in out
+
+
 def test_what_is_believed_and_has_changed(built: Project) -> None:
     text = built.lockfile.read_text()
     (key, receipt), *_ = built.lock["receipts"].items()

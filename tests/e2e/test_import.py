@@ -239,3 +239,20 @@ class TestAround:
         text = "FROM scratch\nRUN wget -O /opt/ink.safetensors https://huggingface.co/acme/ink/resolve/main/ink.safetensors\n"
         assert run(built.write({"Dockerfile": text}), "import", "Dockerfile").code == 0
         assert yaml.safe_load((built.root / "layers/project.yaml").read_text())["ink"]["type"] == "lora"
+
+
+def test_the_project_may_be_named(built: Project, run: Run) -> None:
+    built.write(
+        {"here/Dockerfile": "FROM a/b\nCOPY x /x\n", "here/x": "x", "p/recipes/a.yaml": "name: a\nlayers: []\n"}
+    )
+    done = run(built, "-C", "p", "import", "here/Dockerfile")
+    assert done.code == 0, done
+    assert (built.root / "p/recipes/here.yaml").is_file() and not (built.root / "here/recipes").exists()
+    layers = yaml.safe_load((built.root / "p/layers/here.yaml").read_text())
+    assert layers["here-files"]["files"] == {"/x": {"source": "file:../here/x"}}
+
+
+def test_names_do_not_reach_the_terminal_as_commands(built: Project, run: Run) -> None:
+    built.write({"Dockerfile": "FROM a/b\nRUN wget -O '/x\x1b[2J.txt' https://x.example/a\n"})
+    done = run(built, "import", "Dockerfile", "--offline")
+    assert done.code == 0 and "/x\\x1b[2J.txt" in done.out and "\x1b" not in done.out + done.err

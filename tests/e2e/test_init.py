@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,37 @@ def test_what_is_there_is_kept(empty: Project, run: Run) -> None:
     assert {name: (empty.root / name).read_text() for name in mine} == mine
     again = run(empty, "init")
     assert "wrote" not in again.out and "layerbuild import Dockerfile" in again.out
+
+
+@pytest.mark.parametrize("own", ["layers/models.yaml", "layers/mine.yaml"])
+@pytest.mark.parametrize("recipe", [True, False])
+def test_layers_that_are_there_are_not_joined_by_others(empty: Project, run: Run, own: str, recipe: bool) -> None:
+    # Of the same name, or of the same file.
+    empty.write({own: "ink: {kind: model, type: lora, source: 'file:a/ink.safetensors'}\n"})
+    empty.write({"a/ink.safetensors": tensors(SD1), "b/ink.safetensors": tensors(SD1)})
+    empty.write({"recipes/mine.yaml": "name: mine\nlayers: []\n"} if recipe else {})
+    done = run(empty, "init")
+    assert f"kept {own}" in done.out and "found 2 model files: layerbuild add" in done.out
+    assert [p.name for p in (empty.root / "layers").iterdir()] == [Path(own).name]
+    assert len(images.expand(load(empty.root))) == 1
+
+
+def test_a_place_may_be_named_in_several_ways(empty: Project, run: Run) -> None:
+    empty.write({"sd.1/x/y": "", "w/y": ""})
+    assert run(empty, "init", "sd.1/x/..").code == 0
+    assert run(empty, "-C", "w", "init").code == 0
+    assert [(empty.root / p).is_file() for p in ("sd.1/recipes/sd.1.yaml", "w/recipes/w.yaml")] == [True, True]
+    assert not (empty.root / "recipes").exists()
+
+
+def test_only_files_are_models_and_not_all_of_very_many(empty: Project, run: Run) -> None:
+    os.mkfifo(empty.root / "pipe.safetensors")
+    (empty.root / "gone.safetensors").symlink_to("nowhere")
+    empty.write({f"m{i}.ckpt": "" for i in range(203)})
+    done = run(empty, "init")
+    assert "found 200 model files: see layers/models.yaml (and 3 more, which are not in it)" in done.out
+    text = (empty.root / "layers/models.yaml").read_text(encoding="utf-8")
+    assert text.count("layerbuild add m") == 200 and "pipe" not in text + done.err and "gone" not in text + done.err
 
 
 def test_a_repository_gets_a_gitignore(empty: Project, run: Run) -> None:

@@ -94,6 +94,7 @@ def test_a_life(works: Project) -> None:
     assert first.changed and first.added == ("sd",) and not project.lock().changed
     assert not project.check_lock().drift
     assert {layer.title for layer in project.plan([]).layers} == set()
+    assert [*project.plan("one").images] == [image.name for image in project.select("one")] == ["one"]
     built = project.build(["one"])
     built.refuse()
     assert built.lock_changed and [image.composed.name for image in built.images] == ["one"]

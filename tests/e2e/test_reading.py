@@ -195,6 +195,13 @@ def at_a_terminal(project: Project, *arguments: str, **more: str) -> str:
     return found.decode()
 
 
+@pytest.mark.parametrize("command", [["ls"], ["ls", "layers"], ["plan"]], ids=" ".join)
+def test_a_project_without_recipes(project: Project, run: Run, command: list[str]) -> None:
+    assert run(project, "lock").code == 0
+    done = run(project, *command)
+    assert (done.code, done.out) == (0, "recipes/ has no recipe yet\n")
+
+
 @pytest.mark.parametrize("command", [["plan"], ["show", "gallery"], ["diff", "gallery", "photo-only"]], ids=" ".join)
 def test_colour_has_a_meaning_and_can_be_refused(demo: Project, command: list[str]) -> None:
     coloured = at_a_terminal(demo, *command)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from layerbuild.errors import LayerbuildError, UsageError
@@ -32,6 +35,18 @@ def read(path: Path, shown: str) -> str:
         ) from None
 
 
+@contextlib.contextmanager
+def one_writer(directory: Path) -> Iterator[None]:
+    """One at a time changes what lies in a directory, across processes, as far as its file system has locks."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write(path: Path, text: str, *, new: bool) -> None:
     """Writes a file as a whole; its mode stays.
 
@@ -39,12 +54,12 @@ def write(path: Path, text: str, *, new: bool) -> None:
         new: it must not be there yet.
 
     Raises:
-        UsageError: it is there.
+        UsageError: it is there, or something else is where its directory should be.
         LayerbuildError: it cannot be written. What was there is untouched.
     """
     target = path.resolve()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(target.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -67,3 +82,10 @@ def write(path: Path, text: str, *, new: bool) -> None:
         raise LayerbuildError(
             f"{path} cannot be written", cause=error.strerror, hint="make room, or make its directory writable"
         ) from None
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{directory} is there, and is no directory", hint="move it away first") from None

@@ -6,7 +6,7 @@ What is there already is said, and never replaced.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from layerbuild.adding import files, insertion
 from layerbuild.adding.declaration import Declaration, as_yaml
 from layerbuild.adding.identify import Extension
 from layerbuild.errors import SourceError, UsageError
-from layerbuild.project import LayerSource, Project
+from layerbuild.project import LayerSource, Project, check_layer
 from layerbuild.sources import huggingface
 from layerbuild.yamlfile import Document
 
@@ -57,7 +57,7 @@ class Edits:
         """Declares a layer, unless the same source is declared already.
 
         Raises:
-            UsageError: there is another layer of that name.
+            UsageError: there is another layer of that name, or it would be no declaration.
         """
         source = declaration.source
         twin = next((d for d in self.names.values() if same_source(d.source, source)), None)
@@ -67,6 +67,7 @@ class Edits:
             if _declares(layer, declaration):
                 return Added(name=layer.name, file=_place(layer), new=False, about="declared already")
         self._refuse_taken(declaration.name)
+        _refuse_wrong(declaration.name, declaration.values)
         file = f"layers/{_FILES[declaration.values['kind']]}"
         file = self._insert(file, declaration.name, declaration)
         self.names[declaration.name] = declaration
@@ -77,7 +78,7 @@ class Edits:
         the catalog's; or declares a webui.
 
         Raises:
-            UsageError: several layers could be meant, or another extension has that directory.
+            UsageError: several layers could be meant, another extension has that directory, or it is no name of one.
         """
         if extension.flavor is not None:
             return self.add(_webui(extension))
@@ -91,6 +92,7 @@ class Edits:
         if before is not None:
             hint = "give --name another directory, or change the declaration"
             raise UsageError(f"{_place(webui)} already has an extension {extension.directory}", hint=hint)
+        _refuse_wrong(webui.name, {**webui.raw, "extensions": {**extensions, extension.directory: extension.source}})
         if webui.document.file.startswith("catalog/"):
             file = self._copy(webui, extension)
         else:
@@ -222,6 +224,14 @@ def _declares(layer: LayerSource, declaration: Declaration) -> bool:
         return bool(raw.get("source") == values["source"])
     same_bytes = values.get("sha256") is not None and raw.get("sha256") == values.get("sha256")
     return same_bytes or same_source(str(raw.get("source")), str(values["source"]))
+
+
+def _refuse_wrong(name: str, values: Mapping[str, Any]) -> None:
+    """Refuses what `lock` would refuse: a name or a type that was asked for may be none."""
+    document = yamlfile.parse(as_yaml({name: dict(values)}), "layers")
+    for problem in check_layer(document.data[name], document, (name,), before_rendering=True)[1]:
+        hint = problem.hint or "say it in another way: --name, --type, --filename"
+        raise UsageError(f"{name!r} cannot be declared: {problem.message}", hint=hint)
 
 
 def _webui(extension: Extension) -> Declaration:

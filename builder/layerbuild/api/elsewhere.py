@@ -32,12 +32,14 @@ def found_at(reference: str, *, platform: str | None, insecure: Sequence[str], e
         environ: where logins are looked for.
 
     Raises:
-        UsageError: it is no reference, or an index of too many images.
+        UsageError: it is no reference, or an index of no images, or of too many.
         LayerbuildError: it cannot be read.
     """
     clients = Clients(http.Client(), environ, insecure=frozenset(insecure))
     source = open_base(reference, client_for=clients, project=Path.cwd())
     digests = [source.resolve(platform)] if platform else list(dict.fromkeys(source.platforms().values()))
-    if not 0 < len(digests) <= _MOST_PLATFORMS:
+    if not digests:
+        raise UsageError(f"{reference} is an index without an image", hint="name an image, or an index of images")
+    if len(digests) > _MOST_PLATFORMS:
         raise UsageError(f"{reference} is an index of {len(digests)} images", hint="name one with --platform")
     return Elsewhere(source=source, digests=digests, clients=clients)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from layerbuild.report.values import Report as ProjectReport
 
 Images = Sequence[str] | Sequence[ImageDeclaration] | None
-"""Which images: names or globs, those that `Project.select` found, or None for all. An empty sequence is none."""
+"""Which images: names or globs (one may stand alone), those that `Project.select` found, or None for all. An empty
+sequence is none."""
 
 
 class Project:
@@ -50,6 +51,7 @@ class Project:
             UsageError: nothing matches, or there is no such revision. That nothing changed is no error.
             DriftError: what changed is asked of a lock that does not stand for the declarations.
         """
+        patterns = [patterns] if isinstance(patterns, str) else patterns
         return self.workspace.select(patterns, labels=labels, changed_since=changed_since)
 
     def lock(self, options: LockOptions | None = None) -> LockOutcome:
@@ -137,6 +139,8 @@ class Project:
     def _chosen(self, images: Images) -> Sequence[ImageDeclaration]:
         if images is None:
             return self.workspace.select(())
+        # A text is a sequence of texts, to Python and to type checkers.
+        images = [images] if isinstance(images, str) else images
         names = [image for image in images if isinstance(image, str)]
         found = [image for image in images if isinstance(image, ImageDeclaration)]
         return [*found, *(self.workspace.select(names) if names else ())]

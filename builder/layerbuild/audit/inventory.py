@@ -88,7 +88,8 @@ def read_image(
 
 def _layers(described: Sequence[Descriptor], manifest: Mapping[str, Any], config: Mapping[str, Any]) -> list[LayerItem]:
     titles = _titles(config)
-    diff_ids = (config.get("rootfs") or {}).get("diff_ids")
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     known = diff_ids if isinstance(diff_ids, list) and len(diff_ids) == len(described) else [None] * len(described)
     found = []
     for i, (descriptor, entry) in enumerate(zip(described, manifest["layers"], strict=True)):

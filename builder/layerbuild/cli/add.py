@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from layerbuild import project
+from layerbuild.adding import files
 from layerbuild.adding.declaration import Declaration
 from layerbuild.adding.identify import SNAPSHOT, TYPES, Extension, Identifier, Wishes
 from layerbuild.adding.pasted import Pasted, recognise
@@ -55,22 +57,28 @@ def command(obj: dict[str, Any], /, **arguments: Any) -> None:
     if len(sources) > 1 and (wishes.name or wishes.filename):
         raise UsageError("--name and --filename are for one source", hint="add the sources one by one")
     workspace = open_project(obj).workspace
-    edits = Edits(project=workspace.project)
     if arguments["recipe"] is not None:
-        edits.recipe(arguments["recipe"])
+        Edits(project=workspace.project).recipe(arguments["recipe"])
     identifier = Identifier(workspace.context)
     found = [_identified(workspace, identifier, source, wishes) for source in sources]
-    added, used = [], []
-    for what in found:
-        made = edits.extend(what, arguments["recipe"]) if isinstance(what, Extension) else edits.add(what)
-        added.append(made)
-        if arguments["recipe"] is not None and ":" not in made.name:
-            used.append(edits.use(made.name, arguments["recipe"]))
-    edits.write()
+    with files.one_writer(workspace.root):
+        added, changed = _edit(Edits(project=project.load(workspace.root)), found, arguments["recipe"])
     if arguments["json_output"]:
         print_json({"added": [_as_json(made) for made in added]})
     else:
-        _print(found, added, arguments["recipe"], changed=any(used) or any(made.new for made in added))
+        _print(found, added, arguments["recipe"], changed=changed)
+
+
+def _edit(edits: Edits, found: Sequence[Declaration | Extension], recipe: str | None) -> tuple[Sequence[Added], bool]:
+    """What became of each, and whether a file is another now."""
+    added, used = [], []
+    for what in found:
+        made = edits.extend(what, recipe) if isinstance(what, Extension) else edits.add(what)
+        added.append(made)
+        if recipe is not None and ":" not in made.name:
+            used.append(edits.use(made.name, recipe))
+    edits.write()
+    return added, any(used) or any(made.new for made in added)
 
 
 def _identified(workspace: Workspace, identifier: Identifier, text: str, wishes: Wishes) -> Declaration | Extension:

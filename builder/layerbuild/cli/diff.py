@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from layerbuild import locktext
+from layerbuild.audit.findings import printable
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, size
 from layerbuild.cli.imagediff import Images, print_images
@@ -93,9 +94,10 @@ def _print(found: LockDiff) -> None:
 def _print_change(change: Change) -> None:
     sign, colour = _SIGNS[change.what]
     cost = _bytes(change.push, change.unknown)
-    click.echo(f"  {click.style(sign, fg=colour)} {change.name}" + (f": {cost} to push" if cost else ""))
+    # Another's lock may call a thing anything.
+    click.echo(f"  {click.style(sign, fg=colour)} {printable(change.name)}" + (f": {cost} to push" if cost else ""))
     for words in change.words:
-        click.echo(f"      {words}")
+        click.echo(f"      {printable(words)}")
 
 
 def _bytes(known: int, unknown: int) -> str:

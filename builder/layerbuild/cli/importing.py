@@ -12,17 +12,18 @@ import click
 
 from layerbuild import project
 from layerbuild.adding import files
-from layerbuild.adding.declaration import layer_name
 from layerbuild.adding.identify import Identifier
+from layerbuild.audit.findings import printable
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, progress_for
+from layerbuild.declarations import root_of
 from layerbuild.dockerfile.reading import LARGEST, instructions
 from layerbuild.dockerfile.stage import Remark
 from layerbuild.dockerfile.stages import Reader
 from layerbuild.dockerfile.translate import Listing, Translation
 from layerbuild.errors import LayerbuildError, UsageError
 from layerbuild.execute.station import Station
-from layerbuild.newproject import schemas
+from layerbuild.newproject import recipe_name, schemas
 
 _MOST_FILES = 200
 _SIGNS = {"translated": ("+", "green"), "unnecessary": ("=", None), "left": ("!", "yellow")}
@@ -48,7 +49,7 @@ def command(obj: dict[str, Any], dockerfile: Path, *, output: str | None, offlin
       layerbuild import worker/Dockerfile --offline     without asking what a model is
     """
     data = _read(dockerfile)
-    root, name = _place(dockerfile, output)
+    root, name = _place(dockerfile, output, obj.get("project"))
     reader = Reader()
     for instruction in instructions(data, dockerfile.name):
         reader.read(instruction)
@@ -70,19 +71,21 @@ def _read(dockerfile: Path) -> bytes:
         raise UsageError(f"{dockerfile} cannot be read", cause=error.strerror, hint="name a Dockerfile") from None
 
 
-def _place(dockerfile: Path, output: str | None) -> tuple[Path, str]:
-    """The project's directory, and the recipe's name."""
+def _place(dockerfile: Path, output: str | None, named: str | None) -> tuple[Path, str]:
+    """The project's directory (the one that is `named`, else that of the Dockerfile), and the recipe's name."""
     if output is not None:
         path = Path(output).absolute()
         if path.parent.name != "recipes" or path.suffix not in (".yaml", ".yml"):
             raise UsageError(f"{output} is no recipe of a project", hint="name it like recipes/NAME.yaml")
         return path.parent.parent, path.stem
     directory = dockerfile.absolute().parent
+    if named is not None:
+        return root_of(named), recipe_name(directory)
     try:
         root = project.find_root(directory)
     except UsageError:
         root = directory
-    return root, layer_name(directory.name + ".d")
+    return root, recipe_name(directory)
 
 
 def _translation(
@@ -162,7 +165,8 @@ def _print(dockerfile: str, remarks: Sequence[Remark], written: Sequence[str]) -
     for remark in remarks:
         sign, colour = _SIGNS[remark.verdict]
         what = f"{remark.what}: " if remark.what else ""
-        click.echo(f"{click.style(sign, fg=colour)} {dockerfile}:{remark.line}: {what}{remark.text}")
+        said = printable(f"{dockerfile}:{remark.line}: {what}{remark.text}")
+        click.echo(f"{click.style(sign, fg=colour)} {said}")
     left = sum(remark.verdict == "left" for remark in remarks)
     for name in written:
         click.echo(f"wrote {name}")

@@ -11,13 +11,12 @@ import click
 
 from layerbuild import project
 from layerbuild.adding import files
-from layerbuild.adding.declaration import layer_name
 from layerbuild.adding.identify import Identifier
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, progress_for
 from layerbuild.errors import UsageError
 from layerbuild.execute.station import Station
-from layerbuild.newproject import DEFAULT_BASE, Model, Plan, Survey, schemas, survey
+from layerbuild.newproject import DEFAULT_BASE, Model, Plan, Survey, recipe_name, schemas, survey
 
 
 @click.command("init")
@@ -37,6 +36,7 @@ def command(obj: dict[str, Any], directory: Path, base: str, *, json_output: boo
       layerbuild init images                a project in images/
       layerbuild init --base scratch        with another base
     """
+    directory = Path(obj.get("project") or ".") / directory
     root = directory.absolute()
     if root.exists() and not root.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="name one, or a new one")
@@ -55,24 +55,25 @@ def survey_of_nothing(root: Path) -> Survey:
 
 
 def _texts(obj: dict[str, Any], root: Path, found: Survey, base: str) -> dict[str, str]:
+    declared = _yaml_files(root / "layers")
     identifier = Identifier(Station(root, progress_for(obj), os.environ).context)
     models = []
-    for path in found.models:
+    for path in found.models if not declared else ():
         looked = identifier.look(f"file:{path}")
         models.append(Model(path=path, type=looked.type, architecture=looked.architecture))
     catalog = project.load_catalog()
-    plan = Plan(
-        name=layer_name(f"{root.name}/"[:-1] or "worker"), base=base, models=models, taken=catalog, git=found.git
-    )
+    plan = Plan(name=recipe_name(root), base=base, models=models, taken=catalog, git=found.git)
     return {**plan.texts(), **schemas()}
 
 
 def _write(root: Path, texts: dict[str, str]) -> tuple[list[str], list[str]]:
-    """Writes what is not there yet. A recipe is not added to others."""
-    written, kept = [], []
-    recipes = sorted(path.name for path in (root / "recipes").glob("*.y*ml")) if root.is_dir() else []
+    """Writes what is not there yet. Neither a recipe nor a file of layers is added to others: these say what is
+    meant."""
+    written: list[str] = []
+    kept: list[str] = []
     for name, text in texts.items():
-        there = [f"recipes/{recipe}" for recipe in recipes] if name.startswith("recipes/") else []
+        folder = name.partition("/")[0]
+        there = [f"{folder}/{other}" for other in _yaml_files(root / folder)] if folder in ("recipes", "layers") else []
         there = there or ([name] if os.path.lexists(root / name) else [])
         kept += there
         if not there:
@@ -81,15 +82,21 @@ def _write(root: Path, texts: dict[str, str]) -> tuple[list[str], list[str]]:
     return written, kept
 
 
+def _yaml_files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.y*ml"))
+
+
 def _print(directory: Path, found: Survey, written: list[str], kept: list[str]) -> None:
     for name in written:
         click.echo(f"wrote {name}")
     for name in kept:
         click.echo(f"kept {name}, which was there")
     if found.models and "layers/models.yaml" in written:
-        click.echo(f"found {len(found.models)} model files: see layers/models.yaml")
+        more = f" (and {found.unlisted} more, which are not in it)" if found.unlisted else ""
+        click.echo(f"found {len(found.models)} model files: see layers/models.yaml{more}")
     elif found.models:
-        click.echo(f"found {len(found.models)} model files: layerbuild add PATH declares what is new")
+        count = len(found.models) + found.unlisted
+        click.echo(f"found {count} model files: layerbuild add PATH declares what is new")
     if ".gitignore" in kept:
         click.echo("see that .gitignore has the models: *.safetensors *.ckpt, and /out/")
     change = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "

@@ -70,10 +70,7 @@ def _about(image: ImageItem) -> str:
 
 
 def _brief(image: ImageItem) -> Mapping[str, Any]:
-    whole = image.as_json()
-    kept = ("name", "platform", "manifest", "base", "recipe", "repository", "tags", "pull")
-    counts = {"models": len(image.models), "layers": len(image.own_layers)}
-    return {**{key: whole[key] for key in kept}, **counts}
+    return {**image.brief(), "models": len(image.models), "layers": len(image.own_layers)}
 
 
 def _layers(images: Sequence[ImageItem]) -> _List:

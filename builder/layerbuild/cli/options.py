@@ -81,7 +81,7 @@ def narrowing(command: F) -> F:
 def selected(project: Project | Declarations, arguments: Mapping[str, Any]) -> tuple[ImageDeclaration, ...]:
     """The images that a command with `selection` is about.
 
-    That none has changed is no error: it is said, and the command ends there; with `--json` it goes
+    That there is none, or none has changed, is no error: it is said, and the command ends there; with `--json` it goes
     on with none, and prints an empty result.
     """
     since = arguments["changed_since"]

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 WGET = frozenset(("O", "P", "o", "a", "t", "T", "U", "e", "w", "Q", "output-document", "directory-prefix", "tries"))
-WGET |= frozenset(("header", "timeout", "user-agent", "user", "password", "waitretry", "retry-connrefused-max"))
+WGET |= frozenset(
+    (
+        "referer",
+        "limit-rate",
+        "load-cookies",
+        "post-data",
+        "execute",
+        "header",
+        "timeout",
+        "user-agent",
+        "user",
+        "password",
+        "waitretry",
+        "retry-connrefused-max",
+    )
+)
 CURL = frozenset(("o", "H", "A", "e", "u", "x", "m", "C", "b", "c", "d", "X", "output", "header", "user-agent"))
-CURL |= frozenset(("retry", "retry-delay", "max-time", "connect-timeout", "output-dir", "url", "user", "continue-at"))
+CURL |= frozenset(("w", "T", "F", "Y", "y", "z", "r", "referer", "proxy", "data", "request", "write-out", "cookie"))
+CURL |= frozenset(
+    (
+        "cacert",
+        "range",
+        "limit-rate",
+        "retry-max-time",
+        "speed-limit",
+        "speed-time",
+        "retry",
+        "retry-delay",
+        "max-time",
+        "connect-timeout",
+        "output-dir",
+        "url",
+        "user",
+        "continue-at",
+    )
+)
 ARIA = frozenset(("o", "d", "x", "s", "k", "j", "m", "out", "dir", "header", "split", "checksum", "min-split-size"))
 HUB = frozenset(("revision", "local-dir", "include", "exclude", "repo-type", "cache-dir", "token", "max-workers"))
 CLONE = frozenset(("b", "branch", "depth", "o", "origin", "j", "jobs", "c", "config", "revision", "filter"))
 IDLE = frozenset(
     (
-        "mkdir",
         "rm",
         "echo",
         "set",
@@ -31,8 +63,8 @@ IDLE = frozenset(
 )
 """Commands that leave nothing which an image would miss."""
 
-FETCHERS = frozenset(("wget", "curl", "aria2c", "hf", "huggingface-cli"))
-"""Commands whose login may be unknown: only what is fetched, and where to, has to be known."""
+TOLERANT = frozenset(("wget", "curl", "aria2c", "hf", "huggingface-cli", "mkdir"))
+"""Commands of which not every word has to be known: of those that fetch, a login may not be."""
 
 BASE = frozenset(
     (

@@ -38,14 +38,16 @@ class Shell:
 
     def __init__(self, stage: Stage, lines: Mapping[int, str], remark: Callable[[Remark], None]) -> None:
         self._stage = stage
-        self._lines = dict(lines)
-        self._line = min(lines)
+        self._text = "\n".join(lines.values())
+        self._numbers = list(lines)
+        self._at = 0
         self._tell = remark
         self._directory = stage.workdir
         self._handlers: dict[str, Callable[[Sequence[str]], None]] = {
             **{"wget": self._wget, "curl": self._curl, "aria2c": self._aria, "hf": self._hub},
             **{"huggingface-cli": self._hub, "git": self._git, "cd": self._cd, "pushd": self._cd},
             **{"mv": self._mv, "cp": self._cp, "chmod": self._chmod, "rm": self._rm},
+            "mkdir": self._mkdir,
         }
 
     def run(self, value: str) -> None:
@@ -58,13 +60,19 @@ class Shell:
 
     def _find(self, command: Command) -> None:
         """Goes on to the line that the command begins in."""
-        begins = [command.words[:many] for many in (3, 2, 1)]
-        for words in begins:
-            pattern = re.compile(r"\b" + r"\W+".join(re.escape(word) for word in words))
-            for line, text in self._lines.items():
-                if line >= self._line and pattern.search(text):
-                    self._line = line
-                    return
+        first = self._text.find(command.words[0], self._at)
+        if first < 0:
+            return
+        for many in (3, 2, 1):
+            words = map(re.escape, command.words[:many])
+            if found := re.compile(r"(?<!\w)" + r"[^\w\n]+".join(words)).search(self._text, first):
+                self._at = self._text.rfind("\n", 0, found.start()) + 1
+                return
+
+    @property
+    def _line(self) -> int:
+        """The number of the line that has the command."""
+        return self._numbers[self._text.count("\n", 0, self._at)]
 
     def _command(self, command: Command, before: Command | None) -> None:
         name = posixpath.basename(command.words[0])
@@ -76,7 +84,7 @@ class Shell:
             self._checked(before)
         elif not command.certain:
             self._left(command.words, f"it runs in a loop or under a condition: {_BY_HAND}")
-        elif handler is not None and (name in programs.FETCHERS or all(map(is_known, rest))):
+        elif handler is not None and (name in programs.TOLERANT or all(map(is_known, rest))):
             handler(rest)
         elif handler is not None or not is_known(name):
             self._left(command.words, f"only a shell knows what it means: {_BY_HAND}")
@@ -90,29 +98,44 @@ class Shell:
     def _wget(self, rest: Sequence[str]) -> None:
         line = parsed(rest, programs.WGET)
         target, folder = line.last("O", "output-document"), line.last("P", "directory-prefix")
-        self._fetched("wget", rest, line.operands, target, folder)
+        # To wget, what -O says lies where it runs.
+        folder = None if target is not None else folder
+        told = line.has("content-disposition", "trust-server-names")
+        self._fetched("wget", rest, line.operands, target, folder, named=told)
 
     def _curl(self, rest: Sequence[str]) -> None:
         line = parsed(rest, programs.CURL)
         target, folder = line.last("o", "output"), line.last("output-dir")
         if target is None and not line.has("O", "remote-name", "remote-name-all"):
             target = "-"
-        self._fetched("curl", rest, [*line.operands, *line.options.get("url", ())], target, folder)
+        told = line.has("J", "remote-header-name")
+        self._fetched("curl", rest, [*line.operands, *line.options.get("url", ())], target, folder, named=told)
 
     def _aria(self, rest: Sequence[str]) -> None:
         line = parsed(rest, programs.ARIA)
-        self._fetched("aria2c", rest, line.operands, line.last("o", "out"), line.last("d", "dir"))
+        self._fetched("aria2c", rest, line.operands, line.last("o", "out"), line.last("d", "dir"), named=True)
 
     def _fetched(
-        self, name: str, rest: Sequence[str], operands: Sequence[str], target: str | None, folder: str | None
+        self,
+        name: str,
+        rest: Sequence[str],
+        operands: Sequence[str],
+        target: str | None,
+        folder: str | None,
+        *,
+        named: bool,
     ) -> None:
-        """Downloads of one command: into `target`, else under the name in the address."""
+        """Downloads of one command: into `target`, else under the name in the address, or under the server's
+        (`named`), which is mostly the same where that has an extension."""
         addresses = [word for word in operands if _URL.match(word)]
         if target == "-" or not addresses or (len(addresses) > 1 and target is not None):
             self._left((name, *rest), "what it fetches goes to another command, or is not told: add it by hand")
             return
         for address in addresses:
             into = target or unquote(posixpath.basename(urlsplit(address).path)) or "download"
+            if target is None and named and not posixpath.splitext(into)[1]:
+                self._left((name, address), f"the server says what it is called: {_BY_HAND}")
+                continue
             self.download(address, absolute(into, absolute(folder or ".", self._directory)), name)
 
     def download(self, address: str, path: str, name: str) -> None:
@@ -205,6 +228,9 @@ class Shell:
         plain = pasted.source.removeprefix("git+").rpartition("@")[0] if pasted.form == "git" else pasted.source
         name = posixpath.basename(plain.rstrip("/")).removesuffix(".git")
         path = absolute(line.operands[1] if len(line.operands) > 1 else name, directory).rstrip("/")
+        if not is_known(path):
+            self._left(what, f"only a shell knows where it lies: {_BY_HAND}")
+            return
         self._stage.put(
             path or "/", Clone(address=plain, line=self._line, revision=line.last("b", "branch", "revision"))
         )
@@ -233,19 +259,29 @@ class Shell:
     def _carry(self, name: str, rest: Sequence[str], *, move: bool) -> None:
         *sources, target = parsed(rest, ("t",)).operands or [""]
         into = absolute(target, self._directory)
-        into = into + "/" if len(sources) > 1 and not into.endswith("/") else into
-        moved = [self._stage.take(self._stage, absolute(s, self._directory), into, move=move) for s in sources]
+        inside = len(sources) > 1 or self._stage.is_directory(into)
+        moved = []
+        for source in sources:
+            path = absolute(source, self._directory).rstrip("/")
+            below = posixpath.basename(path) if inside and not source.endswith("/.") else ""
+            moved.append(self._stage.carry(path, posixpath.join(into, below) if below else into, move=move))
         if not moved or not all(moved):
             self._left((name, *rest), "what it moves comes from no line that was translated")
+
+    def _mkdir(self, rest: Sequence[str]) -> None:
+        self._stage.directories |= {absolute(word, self._directory).rstrip("/") for word in parsed(rest, "m").operands}
 
     def _chmod(self, rest: Sequence[str]) -> None:
         mode, *paths = [word for word in rest if not word.startswith("-")] or [""]
         if "x" in mode or any(digit in "1357" for digit in mode[-3:]):
             self._stage.modes |= {absolute(word, self._directory): "0755" for word in paths}
-        self._say("translated", ("chmod", *rest), "files of a layer that it names are executable")
+            self._say("translated", ("chmod", *rest), "files of a layer that it names are executable")
+        else:
+            self._say("unnecessary", ("chmod", *rest), "everybody may read the files of a layer")
 
     def _rm(self, rest: Sequence[str]) -> None:
-        gone = [word for word in parsed(rest, ()).operands if self._stage.drop(absolute(word, self._directory))]
+        words = [(word, absolute(word.removesuffix("/*"), self._directory)) for word in parsed(rest, ()).operands]
+        gone = [word for word, path in words if self._stage.drop(path.rstrip("/"))]
         if gone:
             self._say("unnecessary", ("rm", *gone), "it is in no layer then")
 

@@ -6,9 +6,11 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+from layerbuild.adding.pasted import MODEL_SUFFIXES
 from layerbuild.errors import UsageError
+from layerbuild.webui.modeltypes import type_of_place
 
 _MOST = 5000
 
@@ -80,6 +82,8 @@ class Stage:
         things: what lies where, by absolute path.
         lines: of the FROMs that it is made of.
         modes: of paths that a chmod has named.
+        directories: paths that a mkdir has named.
+        platform: `os/architecture`, where a FROM says it.
         shell: what runs a CMD that is no list.
     """
 
@@ -101,6 +105,8 @@ class Stage:
     checkpoint: str | None = None
     lines: tuple[int, ...] = ()
     modes: dict[str, str] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    platform: str | None = None
     shell: list[str] = field(default_factory=lambda: ["/bin/sh", "-c"])
 
     @property
@@ -113,7 +119,8 @@ class Stage:
         lists = {"snapshots": [*self.snapshots], "ports": [*self.ports], "volumes": [*self.volumes]}
         maps = {"things": {**self.things}, "env": {**self.env}, "labels": {**self.labels}}
         maps["modes"] = {**self.modes}
-        return replace(self, name=name, args={}, lines=(*self.lines, line), **lists, **maps)  # type: ignore[arg-type]
+        own: dict[str, Any] = {**lists, **maps, "directories": {*self.directories}}
+        return replace(self, name=name, args={}, lines=(*self.lines, line), **own)
 
     def put(self, path: str, thing: Thing) -> None:
         """Something at a path, instead of what was there.
@@ -136,23 +143,44 @@ class Stage:
                 return None
             path = posixpath.dirname(path)
 
-    def take(self, source: Stage, path: str, target: str, *, move: bool = False) -> bool:
-        """What lies at or below `path` of `source`, at `target` here; whether there was anything."""
+    def is_directory(self, path: str) -> bool:
+        """Whether a directory is at a path: it is known, it is one of a webui's for models, or a last slash says it."""
+        at = path.rstrip("/")
+        if path.endswith("/") or at in self.directories or isinstance(self.things.get(at), Clone):
+            return True
+        for_models = type_of_place(f"{at}/x") and posixpath.splitext(at)[1].lower() not in MODEL_SUFFIXES
+        return bool(for_models) or any(place != at for place in self.below(at))
+
+    def below(self, path: str) -> dict[str, Thing]:
+        """What lies at or below a path."""
         path = path.rstrip("/")
-        found = {p: thing for p, thing in source.things.items() if p == path or p.startswith(f"{path}/")}
+        inside = f"{path}/"
+        return {place: thing for place, thing in self.things.items() if place == path or place.startswith(inside)}
+
+    def take(self, source: Stage, path: str, target: str) -> bool:
+        """What lies at or below `path` of `source`, at `target` here; whether there was anything."""
+        return self._put_all(source.below(path), path.rstrip("/"), target)
+
+    def carry(self, path: str, target: str, *, move: bool) -> bool:
+        """What lies at or below `path`, at `target`, and not where it was if it moves; whether there was anything."""
+        found = self.below(path)
+        if move:
+            self.drop(path)
+        return self._put_all(found, path.rstrip("/"), target)
+
+    def _put_all(self, found: Mapping[str, Thing], path: str, target: str) -> bool:
         for place, thing in found.items():
-            if move:
-                del source.things[place]
-            into = (
-                posixpath.join(target, posixpath.basename(path)) if target.endswith("/") and place == path else target
-            )
-            there = posixpath.normpath(into + place[len(path) :])
-            self.put(there, replace(thing, target=there) if isinstance(thing, Local) else thing)
+            there = posixpath.normpath(target + place[len(path) :])
+            if isinstance(thing, Local):
+                inside = thing.target == path or thing.target.startswith(f"{path}/")
+                below = thing.target[len(path) :] if inside else place[len(path) :]
+                thing = replace(thing, target=posixpath.normpath(target + below))  # noqa: PLW2901
+            self.put(there, thing)
         return bool(found)
 
     def drop(self, path: str) -> bool:
         """Removes what lies at or below a path; whether there was anything."""
-        found = [place for place in self.things if place == path or place.startswith(f"{path.rstrip('/')}/")]
+        found = self.below(path)
         for place in found:
             del self.things[place]
         return bool(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from layerbuild.dockerfile.reading import Instruction, exec_form, expanded, is_known, without_flags, words_of
@@ -15,6 +15,10 @@ from layerbuild.render import has_markup
 
 _SECRET = re.compile(r"token|secret|passw|credential|api_?key|auth|access_key", re.IGNORECASE)
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})")
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?")
+_PACKED = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+"""What ADD unpacks."""
+
 _CKPT = re.compile(r"--ckpt[= ]+(\S+)")
 
 
@@ -62,7 +66,8 @@ class Reader:
         return self._stage
 
     def _from(self, instruction: Instruction) -> None:
-        words = without_flags(instruction.value)[1].split()
+        flags, value = without_flags(instruction.value)
+        words = value.split()
         image = expanded(words[0], self._outer) if words else "scratch"
         name = words[2].lower() if len(words) == 3 and words[1].lower() == "as" else ""
         below = self.stages.get(image.lower())
@@ -71,6 +76,9 @@ class Reader:
         if not is_known(image) or has_markup(image):
             self._stage.image = "scratch"
             self._left(instruction, "only the build's arguments tell this base: name it in the recipe")
+        platform = expanded(flags.get("platform", ""), self._outer).strip("\"'")
+        if _PLATFORM.fullmatch(platform):
+            self._stage.platform = platform
         number = len({id(stage) for stage in self.stages.values()})
         self.stages |= {str(number): self._stage, **({name: self._stage} if name else {})}
 
@@ -98,31 +106,37 @@ class Reader:
                 self._say(instruction, "translated", f"config.env.{name}")
 
     def _label(self, instruction: Instruction, stage: Stage) -> None:
-        stage.labels |= {name: expanded(value, stage.variables) for name, value in _pairs(instruction.value).items()}
-        self._say(instruction, "translated", "config.labels")
+        found = {name: expanded(value, stage.variables) for name, value in _pairs(instruction.value).items()}
+        if self._is_told(instruction, found.values(), "labels"):
+            stage.labels |= found
 
     def _workdir(self, instruction: Instruction, stage: Stage) -> None:
-        stage.workdir = (
-            absolute(expanded(instruction.value.strip("\"'"), stage.variables), stage.workdir).rstrip("/") or "/"
-        )
-        stage.workdir_said = True
+        said = expanded(instruction.value.strip("\"'"), stage.variables)
+        stage.workdir = absolute(said, stage.workdir).rstrip("/") or "/"
+        stage.workdir_said = is_known(stage.workdir)
+        if not is_known(said):
+            self._unknown(instruction, "workdir")
 
     def _user(self, instruction: Instruction, stage: Stage) -> None:
-        stage.user = expanded(instruction.value, stage.variables)
-        self._say(instruction, "translated", "config.user")
+        user = expanded(instruction.value, stage.variables)
+        if self._is_told(instruction, [user], "user"):
+            stage.user = user
 
     def _expose(self, instruction: Instruction, stage: Stage) -> None:
         ports = expanded(instruction.value, stage.variables).split()
-        stage.ports += [port if "/" in port else f"{port}/tcp" for port in ports]
-        self._say(instruction, "translated", "config.ports")
+        if self._is_told(instruction, ports, "ports"):
+            stage.ports += [port if "/" in port else f"{port}/tcp" for port in ports]
 
     def _volume(self, instruction: Instruction, stage: Stage) -> None:
-        stage.volumes += exec_form(instruction.value) or expanded(instruction.value, stage.variables).split()
-        self._say(instruction, "translated", "config.volumes")
+        words = exec_form(instruction.value) or instruction.value.split()
+        volumes = [expanded(word, stage.variables) for word in words]
+        if self._is_told(instruction, volumes, "volumes"):
+            stage.volumes += [absolute(volume, stage.workdir) for volume in volumes]
 
     def _stopsignal(self, instruction: Instruction, stage: Stage) -> None:
-        stage.stop_signal = expanded(instruction.value, stage.variables)
-        self._say(instruction, "translated", "config.stop_signal")
+        signal = expanded(instruction.value, stage.variables)
+        if self._is_told(instruction, [signal], "stop_signal"):
+            stage.stop_signal = signal
 
     def _shell(self, instruction: Instruction, stage: Stage) -> None:
         stage.shell = exec_form(instruction.value) or stage.shell
@@ -161,7 +175,9 @@ class Reader:
         into = absolute(target, stage.workdir)
         into = into + "/" if len(sources) > 1 and not into.endswith("/") else into
         for source in sources:
-            if "from" in flags:
+            if instruction.name == "ADD" and _PACKED.search(source) and "://" not in source:
+                self._left(instruction, "docker unpacks it: put what is in it into a files layer")
+            elif "from" in flags:
                 self._from_stage(instruction, stage, source, into, flags["from"])
             elif re.match(r"https?://", source, re.IGNORECASE):
                 self._added(instruction, stage, source, into, flags)
@@ -176,7 +192,7 @@ class Reader:
             self._left(
                 instruction, f"files out of an image: layerbuild add oci://{name}/PATH, or put them into the base"
             )
-        elif stage.take(other, absolute(source, "/"), into):
+        elif stage.take(other, absolute(source, "/"), _beneath(other, absolute(source, "/"), into)):
             self._say(instruction, "translated", f"{source} of {name} lies at {into}")
         else:
             self._left(instruction, f"what lies at {source} of {name} comes from no line that was translated")
@@ -199,7 +215,7 @@ class Reader:
             self._say(instruction, "unnecessary", "layerbuild computes the hash cache")
             return
         name = posixpath.basename(posixpath.normpath(source))
-        path = posixpath.join(into, name) if into.endswith("/") and name not in (".", "") else into
+        path = posixpath.join(into, name) if into.endswith("/") and name not in (".", "..", "") else into
         if re.search(r"(^|/)requirements[\w.-]*\.txt$", source):
             self._left(instruction, "belongs into the base image, with the packages that it names")
             return
@@ -207,6 +223,18 @@ class Reader:
         kept = posixpath.normpath(source.lstrip("/"))
         local = Local(path=kept, line=instruction.line, target=into.rstrip("/") or "/", mode=mode)
         stage.put(path.rstrip("/") or "/", local)
+
+    def _is_told(self, instruction: Instruction, values: Iterable[str], key: str) -> bool:
+        """Whether `values` are known, and can be said in the recipe. Says what became of them."""
+        known = all(map(is_known, values))
+        if known:
+            self._say(instruction, "translated", f"config.{key}")
+        else:
+            self._unknown(instruction, key)
+        return known
+
+    def _unknown(self, instruction: Instruction, key: str) -> None:
+        self._left(instruction, f"it refers to what the base or the build says: write it into config.{key}")
 
     def _left(self, instruction: Instruction, text: str) -> None:
         self._say(instruction, "left", text)
@@ -228,6 +256,14 @@ _KNOWN = frozenset(
 )
 
 
+def _beneath(stage: Stage, path: str, into: str) -> str:
+    """Where COPY puts a path of a stage: a file into a directory, of a directory what lies in it."""
+    thing = stage.things.get(path.rstrip("/"))
+    name = posixpath.basename(path.rstrip("/"))
+    is_file = isinstance(thing, Download) or (isinstance(thing, Local) and "." in name and not path.endswith("/"))
+    return posixpath.join(into, name) if is_file and into.endswith("/") else into
+
+
 def _reference(image: str) -> str:
     """A base with its registry, which docker leaves out for its own."""
     first, slash, _ = image.partition("/")
@@ -238,4 +274,4 @@ def _reference(image: str) -> str:
 
 def _pairs(value: str) -> dict[str, str]:
     """`NAME=value` words."""
-    return {name: found for name, equals, found in (word.partition("=") for word in words_of(value)) if equals}
+    return {name: found for name, equals, found in (word.partition("=") for word in words_of(value)) if name and equals}

@@ -91,6 +91,7 @@ class Translation:
         software = "# It must hold what layerbuild does not install: apt and Python packages.\n"
         parts = [
             f"{head}\n{as_yaml({'name': self.name})}\n{software}{as_yaml({'base': self.stage.image})}",
+            *([as_yaml({"platform": self.stage.platform})] if self.stage.platform else []),
             *([as_yaml({"webui": self._webui})] if self._webui else []),
             as_yaml({"layers": self._used}) if self._used else "layers: []\n",
             *([as_yaml({"config": self.config})] if self.config else []),
@@ -143,7 +144,8 @@ class Translation:
         }
         flavor = webui_flavor(f"{clone.address}@HEAD") or "a1111"
         known = self._of_catalog(clone) if flavor == "a1111" else None
-        self._webui = {"root": root} if root != _ROOT else None
+        said = {"root": root if root != _ROOT else None, "flavor": flavor if flavor != "a1111" else None}
+        self._webui = {key: value for key, value in said.items() if value} or None
         if known is not None and not parts["extensions"]:
             self._used.append(known)
             self._remark(clone.line, f"the catalog's {known}, with its checkouts")
