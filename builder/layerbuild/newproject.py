@@ -106,6 +106,7 @@ class Plan:
         models: what lies there already.
         taken: names of layers that mean something else: those of the catalog.
         git: whether a .gitignore is of use.
+        compiles: whether this machine has a Python that compiles for the base's.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Plan:
     models: Sequence[Model]
     taken: Collection[str]
     git: bool
+    compiles: bool
 
     def texts(self) -> Mapping[str, str]:
         """Files of the project by their paths, the schemas aside."""
@@ -161,6 +163,7 @@ class Plan:
             matrix=matrix,
             name=as_yaml({"name": name}),
             base=as_yaml({"base": self.base}),
+            python=_COMPILED if self.compiles else _UNCOMPILED,
             layers=as_yaml({"layers": layers}),
         )
 
@@ -195,14 +198,26 @@ _RECIPE = """\
 # has them. If your base holds the webui too, remove the layer `webui-...`, and say instead:
 #   webui: {{root: /stable-diffusion-webui, provided_by: base, version: "1.10.1"}}
 {base}
-# That base's Python: the webui's sources are compiled for it once, and not at each start.
-python: "3.10"
-
+{python}
 # From layers/*.yaml and the catalog.
 {layers}
 config:
   # Of the layer runpod-worker: it starts the webui's API, and a handler that feeds it jobs.
   cmd: [/opt/worker/start.sh]
+"""
+
+PYTHON = "3.10"
+"""Of the default base."""
+
+_COMPILED = f"""\
+# That base's Python: the webui's sources are compiled for it once, and not at each start.
+python: "{PYTHON}"
+"""
+
+_UNCOMPILED = f"""\
+# That base's Python: the webui's sources are compiled for it once, and not at each start, if the machine
+# that builds has one, too. This one has none: `uv python install {PYTHON}`, or your distribution, brings it.
+# python: "{PYTHON}"
 """
 
 _IGNORED = """\

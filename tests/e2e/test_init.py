@@ -18,6 +18,7 @@ from fixtures.hub import Hub
 from fixtures.inprocess import Run
 from fixtures.project import Project
 from layerbuild import images
+from layerbuild.newproject import Plan
 from layerbuild.project import load
 
 CLIP = "32bd64288804d66eefd0ccbe215aa642df71cc41"
@@ -71,8 +72,18 @@ def test_an_empty_directory_becomes_a_project_that_locks(empty: Project, hub: Hu
 def test_the_default_base_is_a_real_one(empty: Project, run: Run) -> None:
     assert run(empty, "init", "images").code == 0
     recipe = read(empty, "images/recipes/images.yaml")
-    assert recipe["base"].startswith("docker.io/pytorch/") and recipe["python"] == "3.10"
+    assert recipe["base"].startswith("docker.io/pytorch/")
     assert len(images.expand(load(empty.root / "images"))) == 1
+
+
+def test_sources_are_compiled_where_this_machine_can(empty: Project, run: Run) -> None:
+    empty.environ["LAYERBUILD_PYTHON_3_10"] = "/nonexistent/python"
+    assert run(empty, "init", "images").code == 0
+    assert "python" not in read(empty, "images/recipes/images.yaml")
+    text = (empty.root / "images/recipes/images.yaml").read_text(encoding="utf-8")
+    assert "uv python install 3.10" in text
+    plan = Plan(name="x", base="scratch", models=(), taken=(), git=False, compiles=True)
+    assert yaml.safe_load(plan.texts()["recipes/x.yaml"])["python"] == "3.10"
 
 
 def test_editors_find_schemas_that_fit(empty: Project, run: Run) -> None:

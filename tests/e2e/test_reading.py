@@ -316,7 +316,7 @@ class TestBase:
         away.rename(layout)
         (image,) = run(based, "show", "above", "--json").json["images"]
         assert [layer["kind"] for layer in image["layers"]] == ["base", "files"] and image["pull"]["base_counted"]
-        assert "1 layers of the base" in run(based, "show", "above").out
+        assert "1 layer of the base" in run(based, "show", "above").out
 
     def test_an_image_without_its_project(self, based: Project, run: Run) -> None:
         assert run(based, "push", "oci:out").code == 0

@@ -12,11 +12,12 @@ import click
 from layerbuild import project
 from layerbuild.adding import files
 from layerbuild.adding.identify import Identifier
+from layerbuild.bytecode import find
 from layerbuild.cli import options
 from layerbuild.cli.display import print_json, progress_for
-from layerbuild.errors import UsageError
+from layerbuild.errors import InterpreterMissing, UsageError
 from layerbuild.execute.station import Station
-from layerbuild.newproject import DEFAULT_BASE, Model, Plan, Survey, recipe_name, schemas, survey
+from layerbuild.newproject import DEFAULT_BASE, PYTHON, Model, Plan, Survey, recipe_name, schemas, survey
 
 
 @click.command("init")
@@ -62,8 +63,16 @@ def _texts(obj: dict[str, Any], root: Path, found: Survey, base: str) -> dict[st
         looked = identifier.look(f"file:{path}")
         models.append(Model(path=path, type=looked.type, architecture=looked.architecture))
     catalog = project.load_catalog()
-    plan = Plan(name=recipe_name(root), base=base, models=models, taken=catalog, git=found.git)
+    plan = Plan(name=recipe_name(root), base=base, models=models, taken=catalog, git=found.git, compiles=_compiles())
     return {**plan.texts(), **schemas()}
+
+
+def _compiles() -> bool:
+    try:
+        find(PYTHON)
+    except InterpreterMissing:
+        return False
+    return True
 
 
 def _write(root: Path, texts: dict[str, str]) -> tuple[list[str], list[str]]:

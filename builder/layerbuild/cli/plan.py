@@ -64,7 +64,7 @@ def print_plan(plan: Plan) -> None:
         for line in fold(f"note: {note}", WIDTH):
             click.secho(line, fg="yellow")
     if plan.unknown:
-        print_field("unknown", f"{plan.unknown} layers wait for what is learnt on the way; they are small mostly")
+        print_field("unknown", f"{_count(plan.unknown, 'layer')} of a size that is learnt on the way; small, mostly")
 
 
 def _summary(plan: Plan) -> str:

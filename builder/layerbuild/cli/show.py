@@ -124,7 +124,9 @@ def _print_layers(image: ImageItem) -> None:
     if base:
         total = size(sum(layer.size or 0 for layer in base))
         encodings = ", ".join(dict.fromkeys(layer.encoding.partition(":")[0] for layer in base))
-        rows.insert(0, Row(cells=[f"{len(base)} layers of the base", total, encodings, "-", "-"]))
+        rows.insert(
+            0, Row(cells=[f"{len(base)} layer{'' if len(base) == 1 else 's'} of the base", total, encodings, "-", "-"])
+        )
     headers = ["LAYER", "SIZE", "ENCODING", "DIGEST"]
     if any(layer.shared for layer in own):
         headers.append("ALSO IN")
