@@ -87,7 +87,7 @@ def selected(project: Project | Declarations, arguments: Mapping[str, Any]) -> t
     since = arguments["changed_since"]
     images = project.select(arguments["patterns"], labels=arguments["labels"], changed_since=since)
     if not images and not arguments["json_output"]:
-        click.echo(f"no image changed since {since}" if since else "this project has no images")
+        click.echo(f"no image changed since {since}" if since else "recipes/ has no recipe yet")
         raise click.exceptions.Exit(0)
     return images
 
