@@ -163,6 +163,10 @@ class TestCivitai:
         version["files"][0]["name"] = "../x.safetensors"
         run(worker, "add", "civitai://7").failed(1, "no layer may hold")
         version["files"][0]["name"] = "x: y.safetensors"
+        version["name"] = "{{ lipsum }}"
+        assert run(worker, "add", "civitai://7", "--name", "seven").code == 0
+        assert "description" not in layers(worker)["seven"] and (worker.root / "layers/models.yaml").unlink() is None
+        version["name"] = "v1.0"
         assert run(worker, "add", "civitai://7").code == 0
         assert layers(worker)["x-y"]["description"] == "a b: c [31m v1.0"
 

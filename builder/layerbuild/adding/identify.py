@@ -17,6 +17,7 @@ from layerbuild.errors import SourceError, UsageError
 from layerbuild.execute.contents import read_exactly
 from layerbuild.model import Content, Pin, PinnedFile, PinRequest
 from layerbuild.paths import safe_relative
+from layerbuild.render import has_markup
 from layerbuild.schema import ModelType
 from layerbuild.sources import Context, checked, huggingface, source_for
 from layerbuild.sources.base import require_online, shown, words
@@ -147,7 +148,8 @@ class Identifier:
             values=_present(
                 kind="model",
                 type=kind,
-                description=version.title or None,
+                # Nobody who adds it could give it another title.
+                description=None if has_markup(version.title) else version.title or None,
                 homepage=page,
                 source=pin.source,
                 sha256=content.sha256,
