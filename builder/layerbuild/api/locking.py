@@ -92,13 +92,13 @@ def relock(workspace: Workspace, options: LockOptions) -> LockOutcome:
         if options.facts:
             new = _with_facts(workspace, new, options)
         new = _without_blobs(workspace, new, frozenset(options.repack))
+        composed = _composed(workspace, new)
+        advice = [
+            *map(str, advise(composed, new)),
+            *installs(workspace.context, old or Lock(), new),
+            *uncompilable(composed, workspace.builder(new)),
+        ]
         changed = locktext.write(workspace.project.lockfile, new)
-    composed = _composed(workspace, new)
-    advice = [
-        *map(str, advise(composed, new)),
-        *installs(workspace.context, old or Lock(), new),
-        *uncompilable(composed, workspace.builder(new)),
-    ]
     before = old.layers if old else {}
     return LockOutcome(
         lock=new,
