@@ -180,6 +180,16 @@ def test_a_header_counts_where_no_place_tells() -> None:
     assert layers["x-files"]["files"] == {"/b.bin": {"source": "https://x.example/b.bin"}}
 
 
+def test_packages_may_be_a_layer() -> None:
+    reader = Reader()
+    text = (
+        b"FROM a/b\nRUN pip install x\nRUN python3 -m pip install -r y\nRUN uv pip install z\nRUN apt-get install w\n"
+    )
+    for instruction in instructions(text, "Dockerfile"):
+        reader.read(instruction)
+    assert ["kind python" in str(remark) for remark in reader.remarks[-4:]] == [True, True, True, False]
+
+
 @pytest.mark.parametrize(
     "line",
     [

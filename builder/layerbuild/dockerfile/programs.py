@@ -66,9 +66,12 @@ IDLE = frozenset(
 TOLERANT = frozenset(("wget", "curl", "aria2c", "hf", "huggingface-cli", "mkdir"))
 """Commands of which not every word has to be known: of those that fetch, a login may not be."""
 
+PIP = frozenset(("pip", "pip3", "uv", "poetry"))
+"""Commands that install Python packages."""
+
 BASE = frozenset(
     (
-        *("apt-get", "apt", "apk", "dnf", "yum", "microdnf", "zypper", "conda", "mamba", "uv", "poetry", "pip", "pip3"),
+        *("apt-get", "apt", "apk", "dnf", "yum", "microdnf", "zypper", "conda", "mamba"),
         *(
             "dpkg",
             "add-apt-repository",

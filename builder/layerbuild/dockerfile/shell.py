@@ -23,6 +23,7 @@ from layerbuild.sources.base import words as plain_words
 from layerbuild.sources.web import checked_address
 
 _SUM = re.compile(r"\b([0-9a-f]{64})\s+\*?(\S+)", re.IGNORECASE)
+_PACKAGES = "belongs into the base image, or into a layer of kind python (docs/packages.md)"
 _BY_HAND = "layerbuild add what it fetches"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -88,6 +89,8 @@ class Shell:
             handler(rest)
         elif handler is not None or not is_known(name):
             self._left(command.words, f"only a shell knows what it means: {_BY_HAND}")
+        elif name in programs.PIP:
+            self._left(command.words, _PACKAGES)
         elif name in programs.BASE:
             self._left(command.words, "belongs into the base image: it stays in a Dockerfile of the base")
         elif name not in programs.IDLE:
@@ -302,7 +305,7 @@ class Shell:
         if checkpoint is not None:
             self._stage.checkpoint = absolute(checkpoint, self._directory)
         if re.search(r"-m (pip|venv|ensurepip)\b", text):
-            self._left(words, "belongs into the base image: it stays in a Dockerfile of the base")
+            self._left(words, _PACKAGES)
         elif re.search(r"\bcache\w*\.py\b|-m \S*cache\b", text):
             self._say(
                 "unnecessary", words, "layerbuild computes the hash cache, and the catalog has the files it fetched"
