@@ -318,12 +318,20 @@ def ftp(tmp_path: Path) -> Iterator[str]:
 
     Handler.authorizer.add_anonymous(str(top))
     server = ThreadedFTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.05, "handle_exit": False})
+    stop = threading.Event()
+
+    def serve() -> None:
+        # Round by round: whoever closes it while it waits takes away what it waits on.
+        while not stop.is_set():
+            server.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+
+    thread = threading.Thread(target=serve)
     thread.start()
     host, port = server.address
     yield f"ftp://{host}:{port}"
-    server.close_all()
+    stop.set()
     thread.join()
+    server.close_all()
 
 
 def test_what_fsspec_reads_otherwise(context: Context, ftp: str, notes: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from layerbuild import http
-from layerbuild.audit.findings import printable
 from layerbuild.cli import options
 from layerbuild.cli.attach import check_type, reference_of
-from layerbuild.cli.display import print_json, print_table, size
+from layerbuild.cli.display import print_json, size
+from layerbuild.cli.tables import Row, print_rows
 from layerbuild.registry.clients import Clients
 from layerbuild.registry.manifests import INDEXES, MANIFESTS
 
@@ -46,4 +46,5 @@ def command(**arguments: Any) -> None:
     click.echo(f"{len(found)} attached to {name}@{digest}")
     if found:
         rows = [[r.artifact_type or "?", size(r.descriptor.size), r.descriptor.digest] for r in found]
-        print_table(["TYPE", "MANIFEST", "DIGEST"], [[printable(cell) for cell in row] for row in rows])
+        # Whole, to be copied: both are what the next command is given.
+        print_rows(["TYPE", "MANIFEST", "DIGEST"], [Row(cells=row) for row in rows], yielding=())

@@ -88,7 +88,8 @@ def print_rows(
 
     Args:
         right: indexes of columns of numbers.
-        yielding: indexes of columns that give way where there is too little room.
+        yielding: indexes of columns that give way where there is too little room; without any, lines are as long as
+            they are.
     """
     shown = [Row(cells=headers, bold=True)]
     shown += [Row(cells=[printable(c) for c in row.cells], bold=row.bold, colour=row.colour) for row in rows]
@@ -101,7 +102,7 @@ def print_rows(
 def _widths(lines: Sequence[Sequence[str]], yielding: Sequence[int]) -> list[int]:
     widths = [max(columns(line[i]) for line in lines) for i in range(len(lines[0]))]
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - WIDTH
-    while excess > 0:
+    while excess > 0 and yielding:
         # The widest gives way first: short names stay whole beside long ones.
         widest = max(yielding, key=lambda i: widths[i])
         if widths[widest] <= _LEAST:
