@@ -46,7 +46,7 @@ peers: setup system
 	@PYTHON="$(BIN)/python" sh tests/install-peers.sh clients $(PEERS)
 
 test: setup lint peers
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
