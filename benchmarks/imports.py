@@ -148,8 +148,8 @@ def compile_unchecked(interpreter: Interpreter, site: Path) -> tuple[float, int]
     return time.perf_counter() - begun, size
 
 
-def variants(source: Path, work: Path, interpreter: Interpreter, *, more: bool) -> dict[str, Variant]:
-    """The ways to start, the one without bytecode first."""
+def variants(source: Path, work: Path, interpreter: Interpreter, more: Sequence[str]) -> dict[str, Variant]:
+    """The ways to start, the one without bytecode first; with modules in `more`, what else might help them."""
     age(source)
     none = copy(source, work / "none")
     void = copy(source, work / "void")
@@ -167,16 +167,16 @@ def variants(source: Path, work: Path, interpreter: Interpreter, *, more: bool) 
         "unchecked-hash": Variant(site=ours),
     }
     if more:
-        found |= others(none, ours, work, interpreter)
+        found |= others(none, ours, work, interpreter, more)
     return found
 
 
-def others(none: Path, ours: Path, work: Path, interpreter: Interpreter) -> dict[str, Variant]:
+def others(none: Path, ours: Path, work: Path, interpreter: Interpreter, modules: Sequence[str]) -> dict[str, Variant]:
     """What else might help, each beside unchecked-hash alone."""
     less = copy(ours, work / "less", _DROPPED)
     compile_unchecked(interpreter, less)
     ordered = copy(ours, work / "ordered")
-    first_use(interpreter, ours, ordered)
+    first_use(interpreter, ours, ordered, modules)
     fonts = Path(shutil.copytree(ours, work / "fonts", copy_function=os.link, symlinks=True))
     environment = {**os.environ, "PYTHONPATH": str(ours), "MPLCONFIGDIR": str(fonts / ".matplotlib")}
     command = [str(interpreter.path), "-c", "import matplotlib.font_manager"]
@@ -195,9 +195,9 @@ def others(none: Path, ours: Path, work: Path, interpreter: Interpreter) -> dict
     }
 
 
-def first_use(interpreter: Interpreter, compiled: Path, site: Path) -> None:
+def first_use(interpreter: Interpreter, compiled: Path, site: Path, modules: Sequence[str]) -> None:
     """Copies bytecode to `site`, what the imports read first in the order in which they read it."""
-    script = f"import {', '.join(MODULES)}, sys; print(*(getattr(m, '__cached__', None) for m in sys.modules.values()))"
+    script = f"import {', '.join(modules)}, sys; print(*(getattr(m, '__cached__', None) for m in sys.modules.values()))"
     environment = {**os.environ, "PYTHONPATH": str(compiled)}
     told = subprocess.run([str(interpreter.path), "-c", script], env=environment, capture_output=True, check=True)
     used = [Path(word) for word in told.stdout.decode().split() if word.startswith(str(compiled))]
@@ -233,7 +233,7 @@ def main() -> None:
             copy(arguments.site, source)
         else:
             install(interpreter, arguments.packages, source)
-        found = variants(source, work, interpreter, more=arguments.more)
+        found = variants(source, work, interpreter, arguments.modules if arguments.more else ())
         container = Container(Path(short), interpreter)
         taken: dict[str, list[tuple[float, float]]] = {what: [] for what in found}
         for number in range(arguments.rounds + 1):
