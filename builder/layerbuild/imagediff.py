@@ -11,33 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from layerbuild.inventory import ImageItem, LayerItem, ModelItem
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pull:
-    """What has to be pulled.
-
-    Attributes:
-        layers: bottom first.
-    """
-
-    layers: tuple[LayerItem, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes, as far as sizes are known."""
-        return sum(layer.size or 0 for layer in self.layers)
-
-    @property
-    def unknown(self) -> int:
-        """Layers whose size nobody knows before they are made."""
-        return sum(1 for layer in self.layers if layer.size is None)
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        layers = [{"layer": layer.title, "digest": layer.digest, "size": layer.size} for layer in self.layers]
-        return {"bytes": self.size, "unknown_layers": self.unknown, "layers": layers}
+from layerbuild.inventory import ImageItem, LayerItem, ModelItem, Pull
 
 
 @dataclass(frozen=True, kw_only=True)

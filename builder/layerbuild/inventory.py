@@ -59,6 +59,32 @@ class LayerItem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pull:
+    """What has to be pulled.
+
+    Attributes:
+        layers: bottom first.
+    """
+
+    layers: tuple[LayerItem, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes, as far as sizes are known."""
+        return sum(layer.size or 0 for layer in self.layers)
+
+    @property
+    def unknown(self) -> int:
+        """Layers whose size nobody knows before they are made."""
+        return sum(1 for layer in self.layers if layer.size is None)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        layers = [{"layer": layer.title, "digest": layer.digest, "size": layer.size} for layer in self.layers]
+        return {"bytes": self.size, "unknown_layers": self.unknown, "layers": layers}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelItem:
     """A model that the webui of an image lists.
 
@@ -125,14 +151,9 @@ class ImageItem:
         return self.base[1] if self.base else None
 
     @property
-    def size(self) -> int:
-        """Bytes of its layers, as far as they are known: what a node with an empty disk pulls."""
-        return sum(layer.size or 0 for layer in self.layers)
-
-    @property
-    def unknown(self) -> int:
-        """Layers whose size nobody knows before they are made."""
-        return sum(1 for layer in self.layers if layer.size is None)
+    def pull(self) -> Pull:
+        """What a node with an empty disk pulls."""
+        return Pull(layers=self.layers)
 
     def brief(self) -> dict[str, Any]:
         """For programs, without its models and layers."""
@@ -140,7 +161,7 @@ class ImageItem:
             **{"name": self.name, "platform": self.platform, "manifest": self.manifest},
             "base": {"reference": self.base[0], "digest": self.base[1]} if self.base else None,
             **{"recipe": self.file, "repository": self.repository, "tags": list(self.tags)},
-            "pull": {"bytes": self.size, "unknown_layers": self.unknown, "base_counted": self.complete},
+            "pull": {"bytes": self.pull.size, "unknown_layers": self.pull.unknown, "base_counted": self.complete},
         }
 
     def as_json(self) -> dict[str, Any]:

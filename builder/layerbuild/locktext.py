@@ -7,14 +7,13 @@ aliases, no time of writing, no machine paths. Writing is atomic.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from layerbuild import wholefile
 from layerbuild.errors import LockError
 from layerbuild.lockmodel import VERSION, Lock, LockedImage, LockedIndex, LockedLayer
 from layerbuild.lockparse import RESTORE, parse
@@ -175,18 +174,7 @@ def write(path: Path, lock: Lock) -> bool:
         if path.read_bytes() == data:
             return False
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-            Path(temporary).chmod(mode)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        wholefile.write(path, data)
     except OSError as error:
         raise LockError(
             f"{path.name} cannot be written",

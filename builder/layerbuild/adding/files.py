@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from layerbuild import wholefile
 from layerbuild.errors import LayerbuildError, UsageError
 
 LARGEST = 4 * 1024 * 1024
@@ -60,22 +60,7 @@ def write(path: Path, text: str, *, new: bool) -> None:
     target = path.resolve()
     try:
         _make_directory(target.parent)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
-                Path(temporary).chmod(0o644)
-                os.link(temporary, target)
-                Path(temporary).unlink()
-            else:
-                Path(temporary).chmod(target.stat().st_mode & 0o777)
-                Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        wholefile.write(target, text.encode(), new=new)
     except FileExistsError:
         raise UsageError(f"{path} is there already", hint="nothing is written over: move it away first") from None
     except OSError as error:

@@ -13,8 +13,8 @@ from layerbuild.cli.display import size
 from layerbuild.cli.reading import Reader, read_elsewhere
 from layerbuild.cli.tables import Row, print_field, print_rows
 from layerbuild.errors import UsageError
-from layerbuild.imagediff import ImageDiff, Pull
-from layerbuild.inventory import ImageItem, ModelItem
+from layerbuild.imagediff import ImageDiff
+from layerbuild.inventory import ImageItem, ModelItem, Pull
 from layerbuild.selection import lies_elsewhere
 
 _MOST = 30

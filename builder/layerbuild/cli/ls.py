@@ -66,7 +66,7 @@ def _images(images: Sequence[ImageItem]) -> _List:
 
 def _about(image: ImageItem) -> str:
     """Bytes to pull; at least so many where something is not known."""
-    return f"{size(image.size)}{'' if image.complete and not image.unknown else '+'}"
+    return f"{size(image.pull.size)}{'' if image.complete and not image.pull.unknown else '+'}"
 
 
 def _brief(image: ImageItem) -> Mapping[str, Any]:

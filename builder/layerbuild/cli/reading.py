@@ -48,8 +48,9 @@ class Reader(Declarations):
 
     def items(self, selected: Sequence[ImageDeclaration]) -> list[ImageItem]:
         """The images as values."""
-        lock, sharing = self.lock(), Sharing(self.images, self.lock())
-        return [inventory_of(image, lock, sharing, self._base) for image in self.composed(selected)]
+        lock = self.lock()
+        sharing = Sharing(self.images, lock)
+        return [inventory_of(image, lock, sharing, self._base) for image in checked(self.images, selected, lock)]
 
 
 def read_elsewhere(

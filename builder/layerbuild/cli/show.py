@@ -78,11 +78,11 @@ def print_image(image: ImageItem) -> None:
 def _pull(image: ImageItem) -> str:
     own = image.own_layers
     shared = [layer for layer in own if layer.shared]
-    words = [f"{size(image.size)} in {len(image.layers)} layers"]
+    words = [f"{size(image.pull.size)} in {len(image.layers)} layers"]
     if shared:
         words.append(f"{size(sum(layer.size or 0 for layer in shared))} of it shared with other images of the project")
-    if image.unknown:
-        words.append(f"{image.unknown} layers have no size before they are built")
+    if image.pull.unknown:
+        words.append(f"{image.pull.unknown} layers have no size before they are built")
     return "; ".join(words)
 
 
