@@ -332,4 +332,7 @@ def test_what_no_other_machine_can_do(project: Project, web: Web, registry: Fron
     refused = project.run("push", "oci:out", "--executor", two_workers.address, check=False)
     refused.failed(2, "a directory of this machine", "registry")
     assert not (project.root / "out").exists()
+    refused = project.run("push", "archive:out.tar", "--executor", two_workers.address, check=False)
+    refused.failed(2, "a file of this machine", "registry")
+    assert not (project.root / "out.tar").exists()
     project.run("build", "--check", "--executor", two_workers.address, check=False).failed(2, "--check believes nobody")

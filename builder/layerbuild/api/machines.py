@@ -29,14 +29,15 @@ def team_at(
         direct: to that destination.
 
     Raises:
-        UsageError: the address is none, or the destination is a directory of this machine.
+        UsageError: the address is none, or the destination is a directory or a file of this machine.
         ExecutorError: nobody answers there.
     """
     if address is None:
         yield None
         return
-    if destination is not None and destination.startswith("oci:"):
-        message = f"{destination} is a directory of this machine: others cannot put layers there"
+    if destination is not None and destination.startswith(("oci:", "archive:")):
+        what = "directory" if destination.startswith("oci:") else "file"
+        message = f"{destination} is a {what} of this machine: others cannot put layers there"
         raise UsageError(message, hint="leave --executor out, or push to a registry")
     from layerbuild.execute.cluster import connected  # noqa: PLC0415  # Dask loads for a second
 

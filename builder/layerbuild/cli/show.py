@@ -82,7 +82,8 @@ def _pull(image: ImageItem) -> str:
     if shared:
         words.append(f"{size(sum(layer.size or 0 for layer in shared))} of it shared with other images of the project")
     if image.pull.unknown:
-        words.append(f"{image.pull.unknown} layers have no size before they are built")
+        count = image.pull.unknown
+        words.append(f"{'1 layer has' if count == 1 else f'{count} layers have'} no size before the build")
     return "; ".join(words)
 
 
